@@ -1,0 +1,41 @@
+# Two commands do everything, each from a clean clone:  make app   and   make test
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL  ?=
+HOST   ?= 127.0.0.1
+PORT   ?= 7860
+export GRADIO_ANALYTICS_ENABLED := False
+
+.PHONY: setup app test test-fast lint clean
+
+setup: $(VENV)/.ready
+
+# The marker is written last, so that an interrupted installation starts again.
+$(VENV)/.ready: requirements.txt scripts/setup.sh
+	PYTHON="$(PYTHON)" sh scripts/setup.sh $(VENV) requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+app: setup
+	$(BIN)/python -m app --host $(HOST) --port $(PORT) $(if $(MODEL),--model "$(MODEL)")
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python scripts/browser.py
+	$(MAKE) lint
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.ready-dev
+	$(MAKE) lint
+	$(BIN)/python -m pytest -m "not e2e"
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

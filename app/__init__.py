@@ -1,0 +1,1 @@
+"""The Gradio front end, thin over the engine and finetune."""

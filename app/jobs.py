@@ -1,0 +1,106 @@
+"""Answers that run on their own: the page only watches them, so that a reload or a closed tab loses nothing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from engine.events import Answer, Done, Error, Event, Progress, Queued
+
+_log = logging.getLogger(__name__)
+_SAVE_SECONDS = 0.5  # how often a growing answer is written to the store
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How far an answer is."""
+
+    text: str = ""
+    waiting: str = "prefill"  # what it waits for while there is no text: queued, loading, decoding, prefill
+    position: int = 0  # in the queue
+    error: str = ""
+    done: Done | None = None
+
+
+class Job:
+    """One answer being made in a thread of its own.
+
+    `events` is called in that thread and yields what the runtime emits; `save` is called there with the text so
+    far, now and then, and once more with the closing `Done`."""
+
+    def __init__(
+        self,
+        events: Callable[[threading.Event], Iterator[Event]],
+        save: Callable[[Snapshot], None],
+        unexpected: Callable[[Exception], str],
+    ) -> None:
+        self._events, self._save, self._unexpected = events, save, unexpected
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self._now = Snapshot()
+        self._thread = threading.Thread(target=self._run, name="answer", daemon=True)
+
+    def start(self) -> Job:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End the answer within one token; what is written stays."""
+        self._stop.set()
+
+    def snapshot(self) -> Snapshot:
+        return self._now
+
+    def watch(self, wait_seconds: float = 1.0) -> Iterator[Snapshot]:
+        """Snapshots as they change, until the last one, whose `done` is set. Any number of watchers may look."""
+        seen: Snapshot | None = None
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._now is not seen, wait_seconds)  # noqa: B023
+                seen = self._now
+            yield seen
+            if seen.done is not None:
+                return
+
+    def join(self, timeout: float | None = None) -> None:
+        self._thread.join(timeout)
+
+    def _set(self, snapshot: Snapshot) -> None:
+        with self._changed:
+            self._now = snapshot
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        now, saved = self._now, time.monotonic()
+        try:
+            for event in self._events(self._stop):
+                match event:
+                    case Answer(text):
+                        now = replace(now, text=now.text + text)
+                    case Queued(position):
+                        now = replace(now, waiting="queued", position=position)
+                    case Progress(stage, _):
+                        now = replace(now, waiting=stage)
+                    case Error(message):
+                        now = replace(now, error=message)
+                    case Done():
+                        now = replace(now, done=event)
+                if now.done is None:
+                    self._set(now)
+                    if isinstance(event, Answer) and time.monotonic() - saved > _SAVE_SECONDS:
+                        self._save(now)
+                        saved = time.monotonic()
+        except Exception as error:  # our own defect or a full disk: the user is told and the question stays
+            _log.exception("an answer failed")
+            now = replace(now, error=self._unexpected(error), done=None)
+        if now.done is None:
+            now = replace(now, done=Done(finish="error", text=now.text, model=""))
+        try:
+            self._save(now)
+        except Exception as error:
+            _log.exception("an answer could not be saved")
+            now = replace(now, error=now.error or self._unexpected(error))
+        self._set(now)

@@ -1,0 +1,69 @@
+"""The page as a whole: its frame, its looks, and serving it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from app.ask import AskTab
+from app.config import AppConfig
+from app.demos import load_demos
+from app.studio import Studio
+from engine.runtime.local import LocalRuntime
+
+_ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The page over one studio."""
+    with gr.Blocks(title="Keye Studio", fill_width=True) as page:
+        AskTab(studio, load_demos())
+    return page
+
+
+def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
+    """Serve the page; with `block` until the process is interrupted."""
+    page = build(studio)
+    page.queue(default_concurrency_limit=8, max_size=256)
+    page.launch(
+        server_name=config.host,
+        server_port=config.port,
+        auth=("keye", config.password) if config.password else None,
+        prevent_thread_lock=not block,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        run_history=False,
+        enable_monitoring=False,
+        footer_links=[],
+        max_file_size=int(config.max_upload_gb * 1e9),
+        allowed_paths=[str(studio.library.folder.resolve())],
+        favicon_path=_ASSETS / "favicon.svg",
+        theme=_theme(),
+        css_paths=[_ASSETS / "style.css"],
+        head=f"<script>{(_ASSETS / 'studio.js').read_text(encoding='utf-8')}</script>",
+    )
+    return page
+
+
+def serve(config: AppConfig) -> None:
+    """Start the model in the background and the page at once; returns when the user ends it."""
+    runtime = LocalRuntime(config.model, device=config.device)
+    studio = Studio(config, runtime)
+    runtime.start()
+    print(f"Open http://{config.host}:{config.port}", flush=True)
+    try:
+        launch(studio, config)
+    finally:
+        studio.close()
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's soft theme with the fonts of the system: nothing is fetched."""
+    return gr.themes.Soft(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        font=["ui-sans-serif", "system-ui", "Noto Sans", "Noto Sans CJK SC", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )

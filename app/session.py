@@ -1,0 +1,18 @@
+"""What one browser tab is looking at. Lives in the tab's own state; everything that must last is in the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from app.i18n import Language
+from app.studio import ClipChoice, Limits
+
+
+@dataclass(frozen=True)
+class Session:
+    lang: Language = "en"
+    conversation: str | None = None
+    clip: ClipChoice | None = None
+    duration: float = 0.0  # seconds of the clip's file
+    limits: Limits = field(default_factory=Limits)
+    suggestions: tuple[str, ...] = ()

@@ -1,0 +1,240 @@
+"""What the page does, without the page: videos, conversations and answers over the engine and the store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from app.config import AppConfig
+from app.errors import AppError
+from app.jobs import Job, Snapshot
+from app.library import Library
+from engine.errors import EngineError
+from engine.events import Event, Progress
+from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
+from engine.video import Clip, Frames, Sampling, VideoInfo, describe, describe_video, probe, sample
+from finetune.feedback import Answer, Question, Store
+
+_log = logging.getLogger(__name__)
+
+QUESTION_LIMIT = 8000  # characters
+MODE = "auto"  # nothing is appended to the question: the model decides how to answer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the user set for sampling a clip; None leaves it to the model."""
+
+    fps: float | None = None
+    max_frames: int | None = None
+    budget: int | None = None
+
+    def apply(self, sampling: Sampling) -> Sampling:
+        return sampling.with_limits(fps=self.fps, max_frames=self.max_frames, budget=self.budget)
+
+
+@dataclass(frozen=True)
+class ClipChoice:
+    """A kept video and the range of it the user picked, in seconds of the file; None is from start or to the end."""
+
+    sha256: str
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its newest answer. `span` turns the times the answer writes into seconds of the file: the
+    second that the model counts as zero, and the last second of the clip."""
+
+    question: Question
+    answer: Answer | None
+    span: tuple[float, float]
+
+
+class Studio:
+    """One per process. Every method may be called from any thread."""
+
+    def __init__(self, config: AppConfig, runtime: Runtime) -> None:
+        self.library = Library(config.data / "videos")
+        self.store = Store(config.data / "studio.sqlite")
+        self.runtime = runtime
+        self._jobs: dict[str, Job] = {}  # by conversation; a finished one stays until the next question
+        self._lock = threading.Lock()
+
+    # -- videos -------------------------------------------------------------------------------------------------
+
+    def add_video(self, upload: Path, name: str) -> tuple[str, VideoInfo]:
+        """Keep an uploaded file; its content hash and what it is. EngineError or AppError where that fails."""
+        sha, info = self.library.keep(upload)
+        self.store.add_video(sha, name=name, path=str(info.path), probe=describe_video(info))
+        return sha, info
+
+    def video(self, sha256: str) -> VideoInfo:
+        """What a kept video is. AppError if the file is gone."""
+        return probe(self._file(sha256))
+
+    def frames(
+        self,
+        clip: ClipChoice,
+        limits: Limits,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Frames:
+        """The frames the model gets of a clip: what the strip shows and what a question sends, the same objects."""
+        chosen = Clip(self._file(clip.sha256), clip.start, clip.end)
+        return sample(chosen, limits.apply(self.runtime.info().sampling), progress=progress, cancelled=cancelled)
+
+    def _file(self, sha256: str) -> Path:
+        file = self.library.find(sha256)
+        if file is None:
+            raise AppError("The video of this conversation is no longer on the disk; drop it again to go on.")
+        return file
+
+    # -- conversations ------------------------------------------------------------------------------------------
+
+    def turns(self, conversation: str) -> list[Turn]:
+        """Questions and their newest answers, oldest first; empty for a conversation that does not exist."""
+        return [Turn(q, a) for q, a in self.store.turns(conversation)]
+
+    def delete(self, conversation: str) -> None:
+        """Stop what runs in it and remove it, with the videos that nothing else refers to."""
+        with self._lock:
+            job = self._jobs.pop(conversation, None)
+        if job is not None:
+            job.stop()
+            job.join(30)
+        for sha in self.store.delete_conversation(conversation):
+            self.library.remove(sha)
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    def job(self, conversation: str | None) -> Job | None:
+        """The answer that runs in a conversation, or ran last."""
+        with self._lock:
+            return self._jobs.get(conversation or "")
+
+    def ask(
+        self,
+        conversation: str | None,
+        text: str,
+        clip: ClipChoice,
+        limits: Limits,
+        max_tokens: int | None = None,
+    ) -> tuple[str, Job]:
+        """Keep the question and begin to answer it; the conversation (made here if None) and the running answer.
+
+        The question is on the disk before this returns. AppError where there is nothing to ask."""
+        text = text.strip()
+        if not text:
+            raise AppError("Write a question first.")
+        if len(text) > QUESTION_LIMIT:
+            raise AppError(f"The question has {len(text)} characters; the most is {QUESTION_LIMIT}. Shorten it.")
+        self._file(clip.sha256)
+        running = self.job(conversation)
+        if running is not None and running.snapshot().done is None:
+            raise AppError("An answer is still being written in this conversation; stop it or wait for its end.")
+        earlier = self.turns(conversation) if conversation else []
+        if conversation is None:
+            conversation = self.store.new_conversation(text).id
+        question = self.store.add_question(
+            conversation,
+            text,
+            video=clip.sha256,
+            start=clip.start,
+            end=clip.end,
+            mode=MODE,
+            sampling=asdict(limits),
+        )
+        answer = self.store.begin_answer(question.id, mode=MODE)
+        job = Job(
+            events=lambda stop: self._events(earlier, text, clip, limits, max_tokens, answer.id, stop),
+            save=lambda snapshot: self._save(answer.id, snapshot),
+            unexpected=_unexpected,
+        )
+        with self._lock:
+            self._jobs[conversation] = job
+        return conversation, job.start()
+
+    def _events(
+        self,
+        earlier: list[Turn],
+        text: str,
+        clip: ClipChoice,
+        limits: Limits,
+        max_tokens: int | None,
+        answer: str,
+        stop: threading.Event,
+    ) -> Iterator[Event]:
+        yield Progress("loading")
+        info = self.runtime.info()
+        yield Progress("decoding")
+        messages, frames = self._messages(earlier, text, clip, limits, stop)
+        decoding = info.decoding if max_tokens is None else replace(info.decoding, max_tokens=max_tokens)
+        self.store.update_answer(answer, **_provenance(info, decoding, frames))
+        yield from self.runtime.stream(messages, decoding, stop)
+
+    def _messages(
+        self, earlier: list[Turn], text: str, clip: ClipChoice, limits: Limits, stop: threading.Event
+    ) -> tuple[list[Message], Frames]:
+        """The conversation as the model reads it. A clip is sent with the first question about it and again only
+        when the clip or its sampling changed in between."""
+        messages: list[Message] = []
+        sent: tuple[ClipChoice, Limits] | None = None
+        for turn in earlier:
+            if turn.answer is None or not turn.answer.text or turn.question.video is None:
+                continue
+            asked = (
+                ClipChoice(turn.question.video, turn.question.start, turn.question.end),
+                Limits(**turn.question.sampling),
+            )
+            parts: list[Part] = [turn.question.text]
+            if asked != sent:
+                try:
+                    parts.insert(0, self.frames(*asked, cancelled=stop.is_set))
+                except (EngineError, AppError):
+                    continue  # a clip that is gone cannot be talked about; the rest of the conversation can
+                sent = asked
+            messages.append(Message("user", tuple(parts)))
+            messages.append(Message("assistant", (turn.answer.text,)))
+        frames = self.frames(clip, limits, cancelled=stop.is_set)
+        messages.append(Message("user", (text,) if sent == (clip, limits) else (frames, text)))
+        return messages, frames
+
+    def _save(self, answer: str, now: Snapshot) -> None:
+        if now.done is None:
+            self.store.update_answer(answer, text=now.text)
+            return
+        done = now.done
+        self.store.finish_answer(
+            answer,
+            text=now.text,
+            finish=done.finish,
+            error=now.error or None,
+            usage={
+                "prompt_tokens": done.prompt_tokens,
+                "visual_tokens": done.visual_tokens,
+                "answer_tokens": done.answer_tokens,
+            },
+            timings={
+                "queue": done.queue_seconds,
+                "prepare": done.prepare_seconds,
+                "first_token": done.first_token_seconds,
+                "total": done.total_seconds,
+            },
+        )
+
+    def close(self) -> None:
+        """Stop every answer and wait until what was written of it is saved."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            job.stop()
+        for job in jobs:
+            job.join(10)
+        self.runtime.close()

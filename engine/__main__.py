@@ -1,0 +1,162 @@
+"""The engine from a shell.
+
+    python -m engine probe VIDEO [--json]
+    python -m engine ask VIDEO "What happens?" [--model DIR] [--start S] [--end S] [--json]
+
+Exit code 0 when it worked, 2 when the user has to change something; the sentence says what."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.events import Answer, Done, Error, Event, Progress, Queued
+from engine.video import Clip, Sampling, describe, probe, sample, sampling_for
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except EngineError as error:
+        if arguments.json:
+            _emit(Error(str(error)))
+            _emit(Done(finish="error", text="", model=""))
+        else:
+            print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader (head, a pager) has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m engine", description="Ask Keye-VL about a video.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    clip = argparse.ArgumentParser(add_help=False)
+    clip.add_argument("video", type=Path, help="a video file")
+    clip.add_argument("--start", type=float, metavar="S", help="first second of the range")
+    clip.add_argument("--end", type=float, metavar="S", help="last second of the range")
+    clip.add_argument("--fps", type=float, metavar="F", help="frames to take per second")
+    clip.add_argument("--max-frames", type=int, metavar="N", help="most frames to take")
+    clip.add_argument("--budget", type=int, metavar="TOKENS", help="most visual tokens the clip may cost")
+    clip.add_argument("--model", metavar="DIR", help="a model folder or hub id (default: keye-nano)")
+    clip.add_argument("--json", action="store_true", help="print JSON")
+
+    show = commands.add_parser("probe", parents=[clip], help="what a video is and which frames the model would get")
+    show.set_defaults(run=_probe)
+
+    ask = commands.add_parser("ask", parents=[clip], help="ask about a video; the answer streams")
+    ask.add_argument("question")
+    ask.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of the answer")
+    ask.add_argument("--greedy", action="store_true", help="always take the likeliest token")
+    ask.add_argument("--seed", type=int, help="draw the same answer again")
+    ask.add_argument("--device", help="cpu, cuda, cuda:1 … (default: what is there)")
+    ask.set_defaults(run=_ask)
+    return parser
+
+
+def _sampling(arguments: argparse.Namespace, of_model: Sampling) -> Sampling:
+    return of_model.with_limits(fps=arguments.fps, max_frames=arguments.max_frames, budget=arguments.budget)
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    from engine.runtime.source import resolve_model
+
+    sampling = _sampling(arguments, sampling_for(resolve_model(arguments.model)))
+    info = probe(arguments.video)
+    facts = describe(sample(Clip(arguments.video, arguments.start, arguments.end), sampling, info=info))
+    if arguments.json:
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        print(_readable(facts))
+    return 0
+
+
+def _readable(facts: dict[str, Any]) -> str:
+    video, sampling = facts["video"], facts["sampling"]
+    turned = f", turned {video['rotation']}°" if video["rotation"] else ""
+    rate = f"{video['fps']:.4g} fps{' (variable)' if video['variable_rate'] else ''}"
+    lines = [
+        f"{video['path']}",
+        f"  {video['codec']} in {video['container']}, {video['width']}×{video['height']}{turned}, {rate}, "
+        f"{video['duration']:.2f} s, {video['audio'] or 'no sound'}",
+        f"  {len(facts['frames'])} frames, {facts['tokens']} of {facts['budget']} visual tokens ({sampling['name']})",
+    ]
+    lines += [
+        f"  {frame['time']:8.2f} s  {frame['kind']:4}  {frame['width']}×{frame['height']}  {frame['tokens']} tokens"
+        for frame in facts["frames"]
+    ]
+    lines += [f"  note: {note}" for note in (*video["notes"], *facts["notes"])]
+    return "\n".join(lines)
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    from engine.runtime.base import Message
+    from engine.runtime.local import LocalRuntime
+
+    if not arguments.question.strip():
+        raise EngineError("The question is empty; write what you want to know about the video.")
+    if arguments.max_tokens is not None and arguments.max_tokens < 1:
+        raise EngineError(f"--max-tokens is {arguments.max_tokens}; give at least 1.")
+    info = probe(arguments.video)  # before the model: a bad file is told at once
+    runtime = LocalRuntime(arguments.model, device=arguments.device)
+    runtime.start()
+    model = runtime.info()
+    if not arguments.json:
+        print(f"{model.name} on {model.device} ({model.dtype}). {model.note}".strip(), file=sys.stderr)
+    decoding = model.decoding
+    if arguments.max_tokens is not None:
+        decoding = replace(decoding, max_tokens=arguments.max_tokens)
+    decoding = replace(decoding, greedy=decoding.greedy or arguments.greedy, seed=arguments.seed)
+
+    frames = sample(
+        Clip(arguments.video, arguments.start, arguments.end), _sampling(arguments, model.sampling), info=info
+    )
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stop.set())  # Ctrl-C ends the answer, not the program
+    code = 0
+    for event in runtime.stream([Message("user", (frames, arguments.question))], decoding, stop):
+        if arguments.json:
+            _emit(event)
+        else:
+            _print(event)
+        if isinstance(event, Error):
+            code = 2
+    return code
+
+
+def _emit(event: Event) -> None:
+    print(json.dumps(event.to_dict(), ensure_ascii=False), flush=True)
+
+
+def _print(event: Event) -> None:
+    match event:
+        case Answer(text):
+            print(text, end="", flush=True)
+        case Error(message):
+            print(message, file=sys.stderr)
+        case Queued(position):
+            print(f"waiting, {position} before you", file=sys.stderr)
+        case Progress(stage, _):
+            print(f"{stage} …", file=sys.stderr)
+        case Done():
+            print(flush=True)
+            first = f"{event.first_token_seconds:.2f} s to the first word, " if event.first_token_seconds else ""
+            print(
+                f"{event.finish}: {event.visual_tokens} visual tokens, {event.answer_tokens} in the answer, "
+                f"{first}{event.total_seconds:.2f} s in all",
+                file=sys.stderr,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

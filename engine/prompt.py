@@ -1,0 +1,30 @@
+"""Messages to the text and the media that the model reads: the one place where a prompt is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.runtime.base import Message
+from engine.video.types import Frames
+
+
+def to_chat(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[Frames | np.ndarray]]:
+    """Split messages into what the chat template renders and the media in the order of their placeholders.
+
+    Returns the messages as the published template takes them (content parts with a `type` of text, image or
+    video) and the clips and pictures."""
+    chat: list[dict[str, Any]] = []
+    media: list[Frames | np.ndarray] = []
+    for message in messages:
+        content: list[dict[str, str]] = []
+        for part in message.parts:
+            if isinstance(part, str):
+                content.append({"type": "text", "text": part})
+            else:
+                content.append({"type": "video" if isinstance(part, Frames) else "image"})
+                media.append(part)
+        chat.append({"role": message.role, "content": content})
+    return chat, media

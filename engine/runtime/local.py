@@ -1,0 +1,264 @@
+"""The runtime that runs in this process: a checkpoint folder, plain PyTorch, one answer at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from engine.errors import EngineError
+from engine.events import Answer, Done, Error, Event, Finish, Progress, Queued
+from engine.keye import KeyeProcessor, load_model
+from engine.keye.processing import encode
+from engine.prompt import to_chat
+from engine.runtime.base import Decoding, Message, ModelInfo, Status
+from engine.runtime.decode import TextStream, next_tokens
+from engine.runtime.line import Line
+from engine.runtime.placement import parameter_count, place
+from engine.runtime.source import NANO, resolve_model
+from engine.video import sampling_for
+from engine.video.types import Frames
+
+_LOOK_SECONDS = 0.2  # how often a waiting request looks whether it was stopped
+
+
+@dataclass
+class _Loaded:
+    info: ModelInfo
+    model: PreTrainedModel
+    processor: Any
+    ends: frozenset[int]  # tokens that end an answer
+    suppress: list[int]  # tokens that must never be drawn
+
+
+@dataclass
+class _Tally:
+    """What `Done` will say; filled as the answer goes."""
+
+    began: float
+    text: str = ""
+    prompt_tokens: int = 0
+    visual_tokens: int = 0
+    answer_tokens: int = 0
+    queue_seconds: float = 0.0
+    prepare_seconds: float = 0.0
+    first_token_seconds: float | None = None
+    _clock: Callable[[], float] = field(default=time.perf_counter, repr=False)
+
+    def elapsed(self) -> float:
+        return self._clock() - self.began
+
+    def done(self, finish: Finish, model: str) -> Done:
+        return Done(
+            finish=finish,
+            text=self.text,
+            model=model,
+            prompt_tokens=self.prompt_tokens,
+            visual_tokens=self.visual_tokens,
+            answer_tokens=self.answer_tokens,
+            queue_seconds=self.queue_seconds,
+            prepare_seconds=self.prepare_seconds,
+            first_token_seconds=self.first_token_seconds,
+            total_seconds=self.elapsed(),
+        )
+
+
+class LocalRuntime:
+    """Loads a model folder and streams answers. `model` is a folder, a hub id, or None for keye-nano."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        four_bit: bool | None = None,
+    ) -> None:
+        self._model = model
+        self._device, self._dtype, self._four_bit = device, dtype, four_bit
+        self._line = Line()
+        self._status = Status("starting", "Waiting to load the model.")
+        self._loaded: _Loaded | None = None
+        self._settled = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
+                self._thread.start()
+
+    def status(self) -> Status:
+        return self._status
+
+    def info(self) -> ModelInfo:
+        return self._wait().info
+
+    def close(self) -> None:
+        self._loaded = None
+
+    def _wait(self) -> _Loaded:
+        self.start()
+        self._settled.wait()
+        if self._loaded is None:
+            raise EngineError(self._status.message)
+        return self._loaded
+
+    def _load(self) -> None:
+        try:
+            self._loaded = self._load_folder(resolve_model(self._model, self._report))
+            self._status = Status("ready")
+        except EngineError as error:
+            self._status = Status("failed", str(error))
+        except (MemoryError, torch.OutOfMemoryError):
+            self._status = Status(
+                "failed", "The memory ran out while the model was loading; close other programs or take a smaller one."
+            )
+        except Exception as error:  # a thread must not die silently: whatever it was, the user is told
+            self._status = Status(
+                "failed", f"The model could not be loaded ({type(error).__name__}: {error}); check its folder."
+            )
+        finally:
+            self._settled.set()
+
+    def _report(self, sentence: str, fraction: float | None) -> None:
+        self._status = Status("starting", sentence, fraction)
+
+    def _load_folder(self, folder: Path) -> _Loaded:
+        where = place(folder, self._device, self._dtype, self._four_bit)
+        self._report(f"Loading {folder.name}", None)
+        model = load_model(
+            folder,
+            dtype=where.dtype,
+            device=where.device,
+            attn_implementation=where.attention,
+            quantize_4bit=where.four_bit,
+        )
+        processor = KeyeProcessor.from_pretrained(folder)
+        generation: GenerationConfig = model.generation_config
+        ends = generation.eos_token_id
+        config = model.config
+        info = ModelInfo(
+            name=folder.resolve().name,
+            path=str(folder.resolve()),
+            architecture=config.model_type,
+            parameters=parameter_count(folder),
+            device=where.device,
+            dtype="4 bit" if where.four_bit else str(where.dtype).removeprefix("torch."),
+            context=config.max_position_embeddings,
+            demonstration=folder.resolve() == NANO.resolve(),
+            sampling=sampling_for(folder),
+            decoding=_decoding_defaults(generation),
+            note=where.note,
+        )
+        return _Loaded(
+            info=info,
+            model=model,
+            processor=processor,
+            ends=frozenset(ends if isinstance(ends, list) else [ends]),
+            suppress=list(generation.suppress_tokens or []),
+        )
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    def stream(self, messages: list[Message], decoding: Decoding, stop: threading.Event) -> Iterator[Event]:
+        tally = _Tally(time.perf_counter())
+        name = ""
+        ticket = self._line.join()
+        try:
+            while not self._settled.is_set():
+                self.start()
+                status = self._status
+                yield Progress("loading", status.fraction)
+                if self._settled.wait(_LOOK_SECONDS) or stop.is_set():
+                    break
+            if stop.is_set():
+                yield tally.done("stopped", name)
+                return
+            loaded = self._wait()
+            name = loaded.info.name
+            told = 0
+            while position := self._line.position(ticket, _LOOK_SECONDS):
+                if stop.is_set():
+                    break
+                if position != told:
+                    yield Queued(position)
+                    told = position
+            tally.queue_seconds = tally.elapsed()
+            yield from self._answer(loaded, messages, decoding, stop, tally)
+        except EngineError as error:
+            yield Error(str(error))
+            yield tally.done("error", name)
+        except (MemoryError, torch.OutOfMemoryError):
+            yield Error(
+                "The memory ran out: lower the visual token budget or the number of frames, or shorten the time range."
+            )
+            yield tally.done("error", name)
+        finally:
+            self._line.leave(ticket)
+
+    def _answer(
+        self, loaded: _Loaded, messages: list[Message], decoding: Decoding, stop: threading.Event, tally: _Tally
+    ) -> Iterator[Event]:
+        finish: Finish = "stopped"
+        if not stop.is_set():
+            yield Progress("prefill")
+            began = tally.elapsed()
+            inputs, room = self._prepare(loaded, messages, tally)
+            tally.prepare_seconds = tally.elapsed() - began
+            finish = "length"
+            text = TextStream(loaded.processor.tokenizer)
+            for token in next_tokens(loaded.model, inputs, decoding, loaded.suppress):
+                if tally.first_token_seconds is None:
+                    tally.first_token_seconds = tally.elapsed()
+                if stop.is_set():
+                    finish = "stopped"
+                    break
+                if token in loaded.ends:
+                    finish = "stop"
+                    break
+                tally.answer_tokens += 1
+                if piece := text.push(token):
+                    tally.text += piece
+                    yield Answer(piece)
+                if tally.answer_tokens >= min(decoding.max_tokens, room):
+                    break
+            if piece := text.finish():
+                tally.text += piece
+                yield Answer(piece)
+        yield tally.done(finish, loaded.info.name)
+
+    def _prepare(self, loaded: _Loaded, messages: list[Message], tally: _Tally) -> tuple[dict[str, Any], int]:
+        """The model's inputs on its device, and how many tokens of the context are left for the answer."""
+        chat, media = to_chat(messages)
+        prompt = loaded.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        inputs = dict(encode(loaded.processor, prompt, media).to(loaded.model.device))
+        tally.prompt_tokens = int(inputs["input_ids"].shape[1])
+        tally.visual_tokens = sum(item.total_tokens for item in media if isinstance(item, Frames))
+        room = loaded.info.context - tally.prompt_tokens
+        if room < 1:
+            raise EngineError(
+                f"The conversation needs {tally.prompt_tokens} tokens and the model holds {loaded.info.context}: "
+                "start a new conversation, or lower the visual token budget."
+            )
+        return inputs, room
+
+
+def _decoding_defaults(generation: GenerationConfig) -> Decoding:
+    published = Decoding()
+    return replace(
+        published,
+        greedy=not generation.do_sample,
+        temperature=generation.temperature or published.temperature,
+        top_p=generation.top_p or published.top_p,
+        top_k=published.top_k if generation.top_k is None else generation.top_k,
+    )

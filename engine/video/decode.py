@@ -1,0 +1,175 @@
+"""Reading chosen frames of a file: one decoding pass, seeking only where that saves decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.video.container import DECODE_ERRORS, open_video
+from engine.video.probe import clockwise
+from engine.video.types import Cancelled, VideoInfo
+
+_WORTH_A_SEEK = 8
+"""Frames that must be saved before a seek pays: it empties the decoder's threads."""
+
+_SEEKABLE = ("mov", "matroska")
+"""Containers whose index leads exactly to a key frame. Elsewhere packets are read and dropped instead."""
+
+
+def frames_at(
+    info: VideoInfo, indices: tuple[int, ...], last_index: int, cancelled: Callable[[], bool] | None = None
+) -> Iterator[tuple[int, float, np.ndarray]]:
+    """Decode the frames with these indices (ascending, in presentation order).
+
+    Yields (position in `indices`, true presentation time in seconds, uint8 RGB [height, width, 3] as displayed) one at
+    a time; only one full picture is held here. A frame that cannot be decoded is replaced by the next one that can
+    before the following chosen frame (or up to `last_index`), or left out. Raises Cancelled, and EngineError when the
+    file cannot be opened."""
+    reader = _Reader(info, indices, last_index, cancelled or (lambda: False))
+    seeking = True
+    while True:
+        try:
+            yield from reader.read(seeking)
+            return
+        except _SeekMissed:
+            seeking = False  # the index lies: start over without it, from the frame still missing
+
+
+class _SeekMissed(Exception):
+    pass
+
+
+class _Reader:
+    def __init__(
+        self, info: VideoInfo, indices: tuple[int, ...], last_index: int, cancelled: Callable[[], bool]
+    ) -> None:
+        self.info = info
+        self.cancelled = cancelled
+        self.order = np.asarray(indices, dtype=np.int64)
+        self.ticks = self._ticks(info.frame_times)
+        self.keys = self._ticks(info.key_times)
+        self.key_indices = np.searchsorted(self.ticks, self.keys)
+        self.wanted = self.ticks[self.order]
+        self.end = int(self.ticks[last_index])
+        self.slot = 0  # the next position of `indices` to deliver
+
+    def _ticks(self, seconds: np.ndarray) -> np.ndarray:
+        base = self.info.time_base
+        return np.rint(seconds * base.denominator / base.numerator).astype(np.int64) + self.info.first_pts
+
+    def _jump(self, position: int) -> int | None:
+        """The key frame (ticks) to go on from when frame `position` was the last one used, None to read on.
+
+        Going there pays when the next chosen frame lies farther away than key frames lie apart."""
+        if self.info.counted or not len(self.keys):
+            return None
+        target = int(self.order[self.slot])
+        k = int(np.searchsorted(self.key_indices, target, side="right")) - 1
+        if k <= 0 or self.key_indices[k] - position <= _WORTH_A_SEEK:
+            return None
+        distance = int(self.key_indices[k] - self.key_indices[k - 1])
+        return int(self.keys[k]) if target - position > distance else None
+
+    def read(self, seeking: bool) -> Iterator[tuple[int, float, np.ndarray]]:
+        base = self.info.time_base
+        with open_video(self.info.path) as (container, stream):
+            seekable = seeking and container.format.name.split(",")[0] in _SEEKABLE
+            jump = self._jump(-1)
+            counted = -1  # pictures since the start, for files that do not say when a picture is shown
+            while self.slot < len(self.order):
+                check = None
+                if jump is not None and seekable:
+                    try:
+                        container.seek(jump, stream=stream, backward=True)
+                    except DECODE_ERRORS:
+                        raise _SeekMissed from None
+                    check = jump
+                pictures = _pictures(container, stream, self.cancelled, check, None if seekable else jump)
+                jump = None
+                for frame in pictures:
+                    counted += 1
+                    when = self._when(frame, counted)
+                    if when is None or when < self.wanted[self.slot]:
+                        continue
+                    # A later frame than the wanted one stands in for it unless it is another wanted one.
+                    self.slot += int(np.searchsorted(self.wanted[self.slot :], when, side="right")) - 1
+                    if when > self.end:
+                        return
+                    slot = self.slot
+                    self.slot += 1
+                    yield slot, (when - self.info.first_pts) * base.numerator / base.denominator, to_rgb(frame)
+                    if self.slot == len(self.order):
+                        return
+                    jump = self._jump(int(np.searchsorted(self.ticks, when)))
+                    if jump is not None:
+                        break
+                else:
+                    return
+
+    def _when(self, frame: Any, counted: int) -> int | None:
+        if self.info.counted or frame.pts is None:
+            return int(self.ticks[counted]) if counted < len(self.ticks) else None
+        return int(frame.pts)
+
+
+def _pictures(
+    container: Any, stream: Any, cancelled: Callable[[], bool], check: int | None, skip_to: int | None
+) -> Iterator[Any]:
+    """Decoded frames from here on. `check`: raise _SeekMissed when the file stands behind these ticks. `skip_to`: drop
+    packets undecoded until the key frame with these ticks. Damaged packets are passed over."""
+    if skip_to is not None:
+        stream.codec_context.flush_buffers()
+    try:
+        for packet in container.demux(stream):
+            if cancelled():
+                raise Cancelled("Reading the clip was stopped.")
+            when = packet.pts if packet.pts is not None else packet.dts
+            if check is not None and when is not None:
+                if when > check:
+                    raise _SeekMissed
+                check = None
+            if packet.size == 0 and packet.dts is not None:
+                continue
+            if skip_to is not None and packet.size:
+                if not (packet.is_keyframe and when is not None and when >= skip_to):
+                    continue
+                skip_to = None
+            try:
+                yield from packet.decode()
+            except DECODE_ERRORS:
+                continue
+    except DECODE_ERRORS:
+        return  # cut off: there is nothing more to read
+
+
+def to_rgb(frame: Any) -> np.ndarray:
+    """A decoded frame as uint8 RGB [height, width, 3], turned as it is displayed.
+
+    The conversion is swscale's default with the frame's own matrix and range, as in the decoder that the published
+    utilities use."""
+    rgb: np.ndarray = frame.reformat(format="rgb24").to_ndarray()
+    turns = clockwise(frame) // 90
+    return np.rot90(rgb, -turns) if turns else rgb
+
+
+def resize(rgb: np.ndarray, height: int, width: int, resample: str) -> np.ndarray:
+    """A picture, uint8 RGB [h, w, 3], at another size, antialiased, uint8 RGB [height, width, 3] of its own memory.
+
+    "bicubic" is computed in float32, then clamped and rounded, as the published utilities 1.0.0 do it; "bilinear" in
+    uint8 arithmetic, as 1.5.2 does when it compares frames."""
+    if rgb.shape[:2] == (height, width):
+        return np.array(rgb, order="C")
+    picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
+    size = (height, width)
+    if resample == "bilinear":
+        small = torch.nn.functional.interpolate(picture, size=size, mode="bilinear", antialias=True)
+        return np.array(small[0].permute(1, 2, 0).numpy(), order="C")
+    out = np.empty((height, width, 3), np.uint8)
+    for channel in range(3):  # one at a time: a float copy of all three of an 8K picture would take 400 MB
+        plane = picture[:, channel : channel + 1].float()
+        small = torch.nn.functional.interpolate(plane, size=size, mode="bicubic", antialias=True)
+        out[..., channel] = small[0, 0].clamp_(0, 255).round_().to(torch.uint8).numpy()
+    return out

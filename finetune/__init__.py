@@ -1,0 +1,1 @@
+"""Finetune makes a better model from data. It knows nothing of Gradio."""
