@@ -15,9 +15,9 @@ from app.errors import AppError
 from app.jobs import Job, Snapshot
 from app.library import Library
 from engine.errors import EngineError
-from engine.events import Event, Progress
+from engine.events import Done, Error, Event, Progress
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
-from engine.video import Clip, Frames, Sampling, VideoInfo, describe, describe_video, probe, sample
+from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe, describe_video, probe, sample
 from finetune.feedback import Answer, Question, Store
 
 _log = logging.getLogger(__name__)
@@ -174,7 +174,11 @@ class Studio:
         yield Progress("loading")
         info = self.runtime.info()
         yield Progress("decoding")
-        messages, frames = self._messages(earlier, text, clip, limits, stop)
+        try:
+            messages, frames = self._messages(earlier, text, clip, limits, stop)
+        except Cancelled:
+            yield Done(finish="stopped", text="", model=info.name)
+            return
         decoding = info.decoding if max_tokens is None else replace(info.decoding, max_tokens=max_tokens)
         self.store.update_answer(answer, **_provenance(info, decoding, frames))
         yield from self.runtime.stream(messages, decoding, stop)
@@ -197,6 +201,8 @@ class Studio:
             if asked != sent:
                 try:
                     parts.insert(0, self.frames(*asked, cancelled=stop.is_set))
+                except Cancelled:
+                    raise
                 except (EngineError, AppError):
                     continue  # a clip that is gone cannot be talked about; the rest of the conversation can
                 sent = asked

@@ -107,9 +107,9 @@ def plan(info: VideoInfo, clip: Clip, sampling: Sampling) -> Plan:
     height, width = info.height, info.width
     total = last - first + 1
     rate = info.fps
-    if info.variable_rate and total > 1:
-        seconds = info.frame_times[last] - info.frame_times[first]
-        rate = (total - 1) / float(seconds)
+    if info.variable_rate:
+        end = info.frame_times[last + 1] if last + 1 < info.frame_count else info.duration
+        rate = total / float(end - info.frame_times[first])
     wanted = _frame_count(total, rate, sampling)
     smallest = tokens_of(smallest_size(height, width, sampling.min_frame_tokens))
     published = smart_resize(height, width, sampling.min_frame_tokens * PIXELS, sampling.max_frame_tokens * PIXELS)

@@ -95,7 +95,9 @@ def test_a_playlist_cannot_reach_other_files(tmp_path: Path, clip: Path) -> None
         assert "playlist" in refusal(tmp_path / name)
 
 
-def test_a_name_that_looks_like_a_protocol_is_a_file(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_looks_like_a_protocol_is_a_file(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("http:x.mp4", "concat:a|b.mp4", "%03d.mp4", "名前 'quoted' é.mp4", "-i.mp4"):
         Path(name).write_bytes(clip.read_bytes())

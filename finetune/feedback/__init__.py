@@ -1,0 +1,25 @@
+"""What people asked, what they got and what they thought of it: one SQLite file.
+
+store = Store("data/studio.sqlite")
+talk = store.new_conversation("What happens at the end?")
+question = store.add_question(talk.id, "What happens at the end?", mode="auto")
+answer = store.begin_answer(question.id, mode="auto")
+store.update_answer(answer.id, text="The ball")
+store.finish_answer(answer.id, "stop", text="The ball drops.")
+"""
+
+from finetune.feedback.export import export_conversation
+from finetune.feedback.rows import Answer, AnswerFacts, Conversation, History, Question, Turn, Video
+from finetune.feedback.store import Store
+
+__all__ = [
+    "Answer",
+    "AnswerFacts",
+    "Conversation",
+    "History",
+    "Question",
+    "Store",
+    "Turn",
+    "Video",
+    "export_conversation",
+]

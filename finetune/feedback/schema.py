@@ -1,0 +1,78 @@
+"""The tables, as numbered steps that are only ever added to: a step that has left this repository never changes.
+
+What comes later hangs on what is here by its text ids (votes, corrections and preferences on answers, runs on
+nothing), so each is a further step that adds its own tables. Every table is STRICT: SQLite refuses a wrong type
+instead of keeping it. Times are UTC ISO-8601 text with milliseconds; ids are text that sorts by age.
+
+A step runs in one transaction with foreign keys off, as SQLite asks for when a table has to be rebuilt; the keys
+are checked before it is committed."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+SET = "keye_studio"
+migrations = Migrations(SET)
+
+
+@migrations()
+def m001_conversations(db: Database) -> None:
+    for statement in (
+        """CREATE TABLE videos (
+            sha256 TEXT PRIMARY KEY NOT NULL CHECK (length(sha256) = 64),
+            name TEXT NOT NULL,
+            path TEXT NOT NULL,
+            probe TEXT NOT NULL CHECK (json_valid(probe)),
+            created TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE conversations (
+            id TEXT PRIMARY KEY NOT NULL,
+            title TEXT NOT NULL,
+            created TEXT NOT NULL,
+            updated TEXT NOT NULL,
+            model TEXT,
+            language TEXT
+        ) STRICT""",
+        """CREATE TABLE questions (
+            id TEXT PRIMARY KEY NOT NULL,
+            conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            text TEXT NOT NULL,
+            video TEXT REFERENCES videos(sha256),
+            clip_start REAL,
+            clip_end REAL,
+            mode TEXT NOT NULL,
+            sampling TEXT NOT NULL CHECK (json_valid(sampling)),
+            created TEXT NOT NULL,
+            UNIQUE (conversation_id, position)
+        ) STRICT""",
+        """CREATE TABLE answers (
+            id TEXT PRIMARY KEY NOT NULL,
+            question_id TEXT NOT NULL REFERENCES questions(id) ON DELETE CASCADE,
+            text TEXT NOT NULL,
+            raw_text TEXT,
+            finish TEXT NOT NULL CHECK (finish IN ('running', 'stop', 'length', 'stopped', 'error')),
+            error TEXT,
+            mode TEXT NOT NULL,
+            model TEXT,
+            checkpoint TEXT,
+            adapter TEXT,
+            runtime TEXT,
+            decoding TEXT CHECK (decoding IS NULL OR json_valid(decoding)),
+            frames TEXT CHECK (frames IS NULL OR json_valid(frames)),
+            usage TEXT CHECK (usage IS NULL OR json_valid(usage)),
+            timings TEXT CHECK (timings IS NULL OR json_valid(timings)),
+            created TEXT NOT NULL,
+            writer_pid INTEGER NOT NULL,
+            writer_started TEXT NOT NULL
+        ) STRICT""",
+        "CREATE INDEX conversations_by_age ON conversations(updated, id)",
+        "CREATE INDEX questions_of_video ON questions(video)",
+        "CREATE INDEX answers_of_question ON answers(question_id, id)",
+        "CREATE INDEX answers_running ON answers(writer_pid) WHERE finish = 'running'",
+    ):
+        db.execute(statement)
+
+
+STEPS = tuple(step.name for step in migrations.pending(Database(memory=True, execute_plugins=False)))
+"""Every step there is, in order."""

@@ -1,0 +1,178 @@
+"""Files of every earlier version open and keep what is in them."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Database, Migrations
+
+from finetune.errors import FinetuneError
+from finetune.feedback import Store, database
+from finetune.feedback.schema import SET, STEPS, migrations
+
+# A file of version 1 as it was dumped when version 1 was made. It is a record: it is never edited, the next version
+# gets a record of its own.
+VERSION_1 = """
+CREATE TABLE "_sqlite_migrations" ("id" INTEGER PRIMARY KEY, "migration_set" TEXT, "name" TEXT, "applied_at" TEXT);
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name" ON "_sqlite_migrations" ("migration_set", "name");
+CREATE TABLE videos (sha256 TEXT PRIMARY KEY NOT NULL CHECK (length(sha256) = 64), name TEXT NOT NULL,
+    path TEXT NOT NULL, probe TEXT NOT NULL CHECK (json_valid(probe)), created TEXT NOT NULL) STRICT;
+CREATE TABLE conversations (id TEXT PRIMARY KEY NOT NULL, title TEXT NOT NULL, created TEXT NOT NULL,
+    updated TEXT NOT NULL, model TEXT, language TEXT) STRICT;
+CREATE TABLE questions (id TEXT PRIMARY KEY NOT NULL,
+    conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    text TEXT NOT NULL, video TEXT REFERENCES videos(sha256), clip_start REAL, clip_end REAL, mode TEXT NOT NULL,
+    sampling TEXT NOT NULL CHECK (json_valid(sampling)), created TEXT NOT NULL,
+    UNIQUE (conversation_id, position)) STRICT;
+CREATE TABLE answers (id TEXT PRIMARY KEY NOT NULL,
+    question_id TEXT NOT NULL REFERENCES questions(id) ON DELETE CASCADE, text TEXT NOT NULL, raw_text TEXT,
+    finish TEXT NOT NULL CHECK (finish IN ('running', 'stop', 'length', 'stopped', 'error')), error TEXT,
+    mode TEXT NOT NULL, model TEXT, checkpoint TEXT, adapter TEXT, runtime TEXT,
+    decoding TEXT CHECK (decoding IS NULL OR json_valid(decoding)),
+    frames TEXT CHECK (frames IS NULL OR json_valid(frames)), usage TEXT CHECK (usage IS NULL OR json_valid(usage)),
+    timings TEXT CHECK (timings IS NULL OR json_valid(timings)), created TEXT NOT NULL, writer_pid INTEGER NOT NULL,
+    writer_started TEXT NOT NULL) STRICT;
+CREATE INDEX conversations_by_age ON conversations(updated, id);
+CREATE INDEX questions_of_video ON questions(video);
+CREATE INDEX answers_of_question ON answers(question_id, id);
+CREATE INDEX answers_running ON answers(writer_pid) WHERE finish = 'running';
+INSERT INTO "_sqlite_migrations" VALUES (1, 'keye_studio', 'm001_conversations', '2025-01-01 00:00:00.000000+00:00');
+INSERT INTO videos VALUES ('cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', '猫.mp4', '/v/c.mp4',
+    '{"fps": 25}', '2025-01-01T00:00:00.000Z');
+INSERT INTO conversations VALUES ('c1', 'What is it?', '2025-01-01T00:00:00.000Z', '2025-01-02T00:00:00.000Z',
+    'keye-nano', NULL);
+INSERT INTO questions VALUES ('q1', 'c1', 0, 'What is it?',
+    'cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 1.5, NULL, 'auto', '{"fps": 2.0}',
+    '2025-01-01T00:00:00.000Z');
+INSERT INTO answers VALUES ('a1', 'q1', 'A cat', NULL, 'stop', NULL, 'auto', 'keye-nano', '/m/nano', NULL, 'local',
+    '{"seed": 1}', '{"times": [1.5]}', NULL, '{"total": 0.5}', '2025-01-01T00:00:01.000Z', 1, 'then');
+"""
+OLD = {"m001_conversations": VERSION_1}
+
+
+@pytest.fixture(params=sorted(OLD))
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "old.sqlite"
+    conn = sqlite3.connect(path)
+    conn.executescript(OLD[request.param])
+    conn.close()
+    return path
+
+
+def tables(path: Path) -> list[tuple]:
+    """What SQLite itself makes of the schema: columns, keys and indexes, whatever the spelling of the statements."""
+    conn = sqlite3.connect(path)
+    names = [name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    found = [
+        (name, question, row[:2] if question == "index_list" and row[3] != "c" else row)
+        for name in names
+        for question in ("table_info", "foreign_key_list", "index_list")
+        for row in conn.execute(f'PRAGMA {question}("{name}")').fetchall()
+    ]
+    strict = conn.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main' ORDER BY name").fetchall()
+    conn.close()
+    return [*found, *strict]
+
+
+def dump(path: Path) -> list[str]:
+    conn = sqlite3.connect(path)
+    try:
+        return list(conn.iterdump())
+    finally:
+        conn.close()
+
+
+def test_every_step_has_a_record() -> None:
+    assert set(OLD) == set(STEPS)
+
+
+def test_an_old_file_opens_and_keeps_its_rows(old: Path, tmp_path: Path) -> None:
+    store = Store(old)
+    (turn,) = store.conversation("c1").turns
+    (answer,) = turn.answers
+    assert (turn.question.text, turn.question.start, turn.question.end) == ("What is it?", 1.5, None)
+    assert turn.video is not None and (turn.video.name, turn.video.probe) == ("猫.mp4", {"fps": 25})
+    assert (answer.text, answer.finish, answer.checkpoint, answer.timings) == (
+        "A cat",
+        "stop",
+        "/m/nano",
+        {"total": 0.5},
+    )
+    assert store.add_question("c1", "And then?", mode="auto").position == 1
+    store.close()
+    Store(tmp_path / "new.sqlite").close()
+    assert tables(old) == tables(tmp_path / "new.sqlite")
+
+
+def test_opening_again_changes_nothing(old: Path) -> None:
+    Store(old).close()
+    before = dump(old)
+    Store(old).close()
+    migrations.apply(db := Database(old))
+    db.close()
+    assert dump(old) == before
+
+
+def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.sqlite")
+    with store.transaction() as db:
+        assert db.conn.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    with pytest.raises(sqlite3.IntegrityError), store.transaction() as db:  # a defect of the caller, not a sentence
+        db.execute("INSERT INTO conversations VALUES ('c', x'00', '', '', NULL, NULL)")
+    conn = sqlite3.connect(store.path)
+    kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
+    assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    conn.close()
+    assert len(kinds) == 4 and all(strict for _, strict in kinds)
+
+
+def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """The schema as a next version might have it: a rebuilt table that others refer to, and a new one."""
+    later = Migrations(SET)
+    later._migrations = list(migrations._migrations)
+
+    @later()
+    def m002_votes(db: Database) -> None:
+        db.table("conversations").transform(rename={"language": "tongue"})
+        db.execute("CREATE TABLE votes (answer TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE) STRICT")
+        db.execute("INSERT INTO votes SELECT id FROM answers")
+        if fails:
+            raise RuntimeError("in the middle")
+
+    monkeypatch.setattr(database, "migrations", later)
+    monkeypatch.setattr(database, "STEPS", (*STEPS, "m002_votes"))
+
+
+def test_a_later_step_may_rebuild_a_table_without_losing_what_hangs_on_it(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extended(monkeypatch, fails=False)
+    database.File(old).close()
+    conn = sqlite3.connect(old)
+    assert conn.execute("SELECT tongue FROM conversations").fetchall() == [(None,)]
+    assert conn.execute("SELECT answer FROM votes").fetchall() == [("a1",)]
+    assert conn.execute("SELECT count(*) FROM questions").fetchall() == [(1,)]
+    conn.close()
+
+
+def test_a_step_that_fails_leaves_the_file_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dump(old)
+    with monkeypatch.context() as patch:
+        extended(patch, fails=True)
+        with pytest.raises(RuntimeError):
+            database.File(old)
+    assert dump(old) == before
+    Store(old).close()
+
+
+def test_a_file_of_a_newer_version_is_refused_and_untouched(old: Path) -> None:
+    conn = sqlite3.connect(old)
+    conn.execute("INSERT INTO _sqlite_migrations VALUES (2, 'keye_studio', 'm999_future', 'then')")
+    conn.commit()
+    conn.close()
+    before = old.read_bytes()
+    with pytest.raises(FinetuneError, match=r"newer Keye Studio \(it has m999_future\).*update"):
+        Store(old)
+    assert old.read_bytes() == before
