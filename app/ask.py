@@ -11,11 +11,10 @@ from typing import Any
 import gradio as gr
 
 from app.demos import Demo
-from app.errors import AppError
 from app.i18n import Language, language, say
 from app.jobs import Snapshot
 from app.session import Session
-from app.studio import ClipChoice, Limits, Studio, Turn
+from app.studio import USER_ERRORS, ClipChoice, Limits, Studio, Turn
 from app.views import (
     chat_messages,
     conversations_html,
@@ -26,10 +25,7 @@ from app.views import (
     strip_html,
     suggestions_html,
 )
-from engine.errors import EngineError
-from finetune.errors import FinetuneError
 
-USER_ERRORS = (AppError, EngineError, FinetuneError)
 Updates = dict[Any, Any]
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -108,8 +104,7 @@ class AskTab:
         self.chat = gr.Chatbot(
             label=say("chat", lang),
             elem_id="ks-chat",
-            height="58vh",
-            min_height=320,
+            height="max(300px, calc(100vh - 470px))",
             buttons=["copy"],
             placeholder=say("chat_empty", lang),
             feedback_options=None,
@@ -179,7 +174,10 @@ class AskTab:
         """A page was loaded: the conversation and the language it had are back."""
         kept = remembered if isinstance(remembered, dict) else {}
         session = replace(session, lang=language(kept.get("lang")))
-        return {**self._words(session.lang), **self._open(session, kept.get("conversation"))}
+        updates = {**self._words(session.lang), **self._open(session, kept.get("conversation"))}
+        if updates[self.session].conversation is None:
+            del updates[self.video]  # somebody quick may have dropped a video already
+        return updates
 
     def open_conversation(self, session: Session, event: gr.EventData) -> Updates:
         return self._open(session, event._data.get("id"))
@@ -210,7 +208,9 @@ class AskTab:
 
     # -- clips --------------------------------------------------------------------------------------------------
 
-    def take_upload(self, session: Session, path: str, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
+    def take_upload(self, session: Session, path: str | None, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
+        if path is None:
+            return {self.problem: gr.skip()}
         return self._take(session, Path(path), (), progress)
 
     def take_demo(self, session: Session, event: gr.EventData, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
@@ -233,7 +233,7 @@ class AskTab:
     def player_copy(self, session: Session) -> Iterator[Updates]:
         """Where the browser cannot play the file itself: make a copy that it can, and show that."""
         if session.clip is None or self.studio.library.player_file(session.clip.sha256) is not None:
-            yield {}
+            yield {self.problem: gr.skip()}
             return
         yield self._problem(say("converting", session.lang))
         copy = self.studio.library.make_player_file(session.clip.sha256)
@@ -295,7 +295,7 @@ class AskTab:
         """Show the running answer of this conversation as it grows; ends with it."""
         job = self.studio.job(session.conversation)
         if job is None:
-            yield {}
+            yield {self.chat: gr.skip()}
             return
         for now in job.watch():
             yield self._talk(session, now)
@@ -384,7 +384,7 @@ class AskTab:
             self.chips: "",
         }
 
-    def _model(self, lang: Language, limits: Limits = Limits()) -> Updates:
+    def _model(self, lang: Language, limits: Limits | None = None) -> Updates:
         """What answers, and its own limits on the sliders where the user set none."""
         labels = {name: say(name, lang) for name in ("fps", "max_frames", "budget")}
         status = self.studio.runtime.status()
@@ -396,7 +396,7 @@ class AskTab:
                 self.budget: gr.Slider(label=labels["budget"]),
             }
         info = self.studio.runtime.info()
-        now = limits.apply(info.sampling)
+        now = limits.apply(info.sampling) if limits else info.sampling
         own = info.sampling
         return {
             self.model: model_html(status, info, lang),

@@ -19,7 +19,7 @@ def _table() -> dict[str, dict[str, str]]:
 
 
 def language(wanted: object) -> Language:
-    """`wanted` if it is a language of the page, English otherwise (it comes from the browser: anything may be in it)."""
+    """`wanted` if it is a language of the page, English otherwise (it comes from the browser: it may be anything)."""
     return "zh" if wanted == "zh" else "en"
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -13,14 +10,16 @@ from pathlib import Path
 from app.config import AppConfig
 from app.errors import AppError
 from app.jobs import Job, Snapshot
-from app.library import Library
+from app.library import Library, disk_problem
 from engine.errors import EngineError
-from engine.events import Done, Error, Event, Progress
+from engine.events import Done, Event, Progress
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
-from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe, describe_video, probe, sample
+from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_video, probe, sample
+from finetune.errors import FinetuneError
 from finetune.feedback import Answer, Question, Store
+from finetune.feedback.rows import AnswerFacts
 
-_log = logging.getLogger(__name__)
+USER_ERRORS = (AppError, EngineError, FinetuneError)
 
 QUESTION_LIMIT = 8000  # characters
 MODE = "auto"  # nothing is appended to the question: the model decides how to answer
@@ -100,7 +99,16 @@ class Studio:
 
     def turns(self, conversation: str) -> list[Turn]:
         """Questions and their newest answers, oldest first; empty for a conversation that does not exist."""
-        return [Turn(q, a) for q, a in self.store.turns(conversation)]
+        relative = self._counts_from_zero()
+        return [Turn(q, a, _span(q, a, relative)) for q, a in self.store.turns(conversation)]
+
+    def conversations(self) -> list[tuple[str, str, str]]:
+        """(id, title, when it was last used in UTC) of every conversation, newest first."""
+        return [(c.id, c.title, c.updated) for c in self.store.conversations()]
+
+    def _counts_from_zero(self) -> bool:
+        """Whether the model writes times from the clip's start (Preview) or the file's own (1.5 reads them)."""
+        return True
 
     def delete(self, conversation: str) -> None:
         """Stop what runs in it and remove it, with the videos that nothing else refers to."""
@@ -109,8 +117,8 @@ class Studio:
         if job is not None:
             job.stop()
             job.join(30)
-        for sha in self.store.delete_conversation(conversation):
-            self.library.remove(sha)
+        for path in self.store.delete_conversation(conversation):
+            self.library.remove(path.stem)  # kept files are named by their content
 
     # -- answers ------------------------------------------------------------------------------------------------
 
@@ -219,8 +227,8 @@ class Studio:
         done = now.done
         self.store.finish_answer(
             answer,
+            done.finish,
             text=now.text,
-            finish=done.finish,
             error=now.error or None,
             usage={
                 "prompt_tokens": done.prompt_tokens,
@@ -244,3 +252,37 @@ class Studio:
         for job in jobs:
             job.join(10)
         self.runtime.close()
+
+
+def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames) -> AnswerFacts:
+    """What an answer came from, as the store keeps it."""
+    return {
+        "model": info.name,
+        "checkpoint": info.path,
+        "adapter": None,
+        "runtime": "local",
+        "decoding": asdict(decoding),
+        "frames": {
+            "times": [round(time, 3) for time in frames.times],
+            "kinds": list(frames.kinds),
+            "tokens": list(frames.tokens),
+            "budget": frames.sampling.budget,
+        },
+    }
+
+
+def _span(question: Question, answer: Answer | None, relative: bool) -> tuple[float, float]:
+    """The second of the file that the model's zero is, and the last second of the clip; see Turn."""
+    times = (answer.frames or {}).get("times") if answer is not None else None
+    start = question.start or 0.0
+    end = question.end if question.end is not None else (times[-1] + 1.0 if times else start)
+    return (times[0] if times and relative else 0.0, end)
+
+
+def _unexpected(error: Exception) -> str:
+    """The sentence for what should not have happened; the details are in the log."""
+    if isinstance(error, USER_ERRORS):
+        return str(error)
+    if isinstance(error, OSError):
+        return str(disk_problem(error, Path(error.filename or ".")))
+    return f"Something went wrong on our side ({type(error).__name__}); the question is kept, ask again."

@@ -6,9 +6,13 @@ import math
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 from engine.errors import EngineError
 
+_MOST_LAYERS = 4096
+"""A corrupt file must be refused before its number of layers fills the memory."""
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
 _TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id")
 
 
@@ -54,6 +58,9 @@ class KeyeVisionConfig(PreTrainedConfig):
             "spatial_merge_size",
             "tokens_per_second",
         )
+        _known_function(self, "vision_config.")
+        if self.num_hidden_layers > _MOST_LAYERS:
+            raise _wrong("vision_config.num_hidden_layers", self.num_hidden_layers, f"must be at most {_MOST_LAYERS}")
         if self.hidden_size % (4 * self.num_attention_heads):
             # 2D rotation splits a head into row and column halves, each of which rotates pairs.
             raise _wrong("vision_config.hidden_size", self.hidden_size, "must be a multiple of 4 × num_attention_heads")
@@ -130,10 +137,10 @@ class KeyeConfig(PreTrainedConfig):
         self.sliding_window = self.sliding_window if self.use_sliding_window else None
         if self.layer_types is None and _whole(self.num_hidden_layers):
             self.layer_types = [
-                "sliding_attention" if self.sliding_window is not None and i >= self.max_window_layers
-                # a corrupt file must not fill the memory before `check` refuses it
+                "sliding_attention"
+                if self.sliding_window is not None and i >= self.max_window_layers
                 else "full_attention"
-                for i in range(min(self.num_hidden_layers, 4096))
+                for i in range(min(self.num_hidden_layers, _MOST_LAYERS))
             ]
         super().__post_init__(**kwargs)
 
@@ -153,7 +160,7 @@ class KeyeConfig(PreTrainedConfig):
             half = self.head_dim // 2
             side = round(half * 3 / 8)
             return half - 2 * side, side, side
-        return tuple(self.rope_scaling["mrope_section"])  # type: ignore[return-value]
+        return tuple(self.rope_scaling["mrope_section"])
 
     def check(self) -> None:
         """Raise EngineError, naming the field, where a model cannot be built from this configuration."""
@@ -177,8 +184,13 @@ class KeyeConfig(PreTrainedConfig):
             raise _wrong("num_attention_heads", self.num_attention_heads, "must be a multiple of num_key_value_heads")
         if self.head_dim % 2:
             raise _wrong("head_dim", self.head_dim, "must be even")
+        _known_function(self, "")
         if not isinstance(self.layer_types, list) or len(self.layer_types) != self.num_hidden_layers:
-            raise _wrong("num_hidden_layers", self.num_hidden_layers, "must be at most 4096 and match layer_types")
+            raise _wrong(
+                "num_hidden_layers", self.num_hidden_layers, f"must be at most {_MOST_LAYERS} and match layer_types"
+            )
+        if not set(map(str, self.layer_types)) <= _LAYER_TYPES:
+            raise _wrong("layer_types", self.layer_types, f"may only hold {' and '.join(sorted(_LAYER_TYPES))}")
         for name in ("rope_theta", "rms_norm_eps"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
@@ -206,7 +218,7 @@ class KeyeConfig(PreTrainedConfig):
             raise _wrong("rope_scaling.mrope_section", self.mrope_section, "must add up to half of head_dim")
 
 
-class KeyeVL1_5Config(KeyeConfig):  # noqa: N801 – the published name
+class KeyeVL1_5Config(KeyeConfig):
     """Keye-VL 1.5: the same fields; frames are sequences of their own and time is written in the text."""
 
     model_type = "KeyeVL1_5"
@@ -221,6 +233,11 @@ def _positive(config: PreTrainedConfig, prefix: str, *names: str) -> None:
         value = getattr(config, name)
         if not _whole(value) or value > 1 << 31:
             raise _wrong(prefix + name, value, "must be a positive whole number")
+
+
+def _known_function(config: Any, prefix: str) -> None:
+    if not isinstance(config.hidden_act, str) or config.hidden_act not in ACT2FN:
+        raise _wrong(prefix + "hidden_act", config.hidden_act, "must name an activation function such as silu or gelu")
 
 
 def _wrong(name: str, value: Any, rule: str) -> EngineError:

@@ -38,18 +38,18 @@ class KeyePreTrainedModel(PreTrainedModel):
     config_class = KeyeConfig
     config: KeyeConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "video", "text")
+    input_modalities = ["image", "video", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
-    _no_split_modules = ("Qwen3DecoderLayer", "KeyeVisionLayer", "KeyeVisionEmbeddings")
-    _skip_keys_device_placement = ("past_key_values",)
+    _no_split_modules = ["Qwen3DecoderLayer", "KeyeVisionLayer", "KeyeVisionEmbeddings"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_attention_backend = True
     # Published, and read by nothing in the forward pass.
-    _keys_to_ignore_on_load_unexpected = (
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
         r"^visual\.vision_model\.head\.",
         r"^visual\.vision_model\.embeddings\.packing_position_embedding\.",
-    )
+    ]
     _can_record_outputs = {"hidden_states": Qwen3DecoderLayer, "attentions": Qwen3Attention}  # noqa: RUF012
 
 
@@ -69,7 +69,7 @@ class KeyeTextModel(KeyePreTrainedModel):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        attention_mask: Tensor | dict[str, Tensor] | None = None,
+        attention_mask: Tensor | dict[str, Any] | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
@@ -96,7 +96,7 @@ class KeyeTextModel(KeyePreTrainedModel):
             position_ids = position_ids.expand(3, -1, -1)
         elif position_ids.shape[0] == 4:
             packed, position_ids = position_ids[0], position_ids[1:]
-        masks = attention_mask if isinstance(attention_mask, dict) else None
+        masks: dict[str, Any] | None = attention_mask if isinstance(attention_mask, dict) else None
         if masks is None:
             shared: dict[str, Any] = {
                 "config": self.config,

@@ -68,14 +68,15 @@ class KeyeGenerationMixin(GenerationMixin):
             model_kwargs["position_ids"] = torch.cat((positions, following), dim=-1)
         return model_kwargs
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         first, cache = kwargs.get("is_first_iteration"), kwargs.get("past_key_values")
         if cache is not None and kwargs.get("use_cache", True):
             if not first:
                 kwargs = {name: value for name, value in kwargs.items() if name not in _PREFILL_ONLY}
             elif cache.get_seq_length() and (length := kwargs.get("next_sequence_length")) is not None:
                 kwargs |= self._unseen_media(input_ids[:, -length:], kwargs)
-        return super().prepare_inputs_for_generation(input_ids, **kwargs)
+        inherited: Any = super().prepare_inputs_for_generation  # type: ignore[misc]  # its self is a protocol
+        return inherited(input_ids, **kwargs)
 
     def _unseen_media(self, new_ids: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The media whose placeholders are not in the cache yet, when the whole conversation was passed again."""
@@ -97,7 +98,7 @@ class KeyeGenerationMixin(GenerationMixin):
                 changed[grid] = kwargs[grid][int((sizes > patches).sum()) :] if patches else None
         return changed
 
-    def _expand_inputs_for_generation(
+    def _expand_inputs_for_generation(  # type: ignore[override]
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
@@ -109,7 +110,8 @@ class KeyeGenerationMixin(GenerationMixin):
         The library would repeat single rows of patches and of grids, which belong to the batch as a whole."""
         if expand_size > 1 and input_ids is not None:
             model_kwargs = self._repeat_media(input_ids, expand_size, model_kwargs)
-        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+        inherited: Any = super()._expand_inputs_for_generation  # type: ignore[misc]  # its self is a protocol
+        return inherited(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
 
     def _repeat_media(self, input_ids: Tensor, times: int, kwargs: dict[str, Any]) -> dict[str, Any]:
         media = {name: kwargs.pop(name, None) for name in _PREFILL_ONLY}

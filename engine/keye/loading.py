@@ -29,7 +29,7 @@ def load_config(folder: str | Path) -> KeyeConfig:
         raise EngineError(f"{folder} has no config.json; give the folder that holds config.json and the weights.")
     fields = _json(path)
     kind = fields.get("model_type")
-    if kind not in _CLASSES:
+    if not isinstance(kind, str) or kind not in _CLASSES:
         raise EngineError(
             f"{path} describes a model of type {kind!r}; give a Keye-VL checkpoint ({' or '.join(_CLASSES)})."
         )

@@ -128,7 +128,7 @@ class KeyeForConditionalGeneration(KeyePreTrainedModel, KeyeGenerationMixin):
         """Put `features` [tokens, hidden] where `input_ids` [batch, length] hold the placeholder, in order."""
         if features is None and input_ids.shape[1] == 1:
             return inputs_embeds  # one step of decoding
-        mask = input_ids == token
+        mask = torch.eq(input_ids, -1 if token is None else token)
         places, tokens = int(mask.sum()), 0 if features is None else len(features)
         if places != tokens:
             raise EngineError(
@@ -146,7 +146,7 @@ class KeyeForConditionalGeneration(KeyePreTrainedModel, KeyeGenerationMixin):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        attention_mask: Tensor | dict[str, Tensor] | None = None,
+        attention_mask: Tensor | dict[str, Any] | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
@@ -235,7 +235,7 @@ class KeyeForConditionalGeneration(KeyePreTrainedModel, KeyeGenerationMixin):
         self,
         input_ids: Tensor | None,
         inputs_embeds: Tensor | None,
-        attention_mask: Tensor | dict[str, Tensor] | None,
+        attention_mask: Tensor | dict[str, Any] | None,
         cache: Cache | None,
         seen: int,
         deltas: Tensor | None,
@@ -266,7 +266,7 @@ class KeyeForConditionalGeneration(KeyePreTrainedModel, KeyeGenerationMixin):
         return positions + (seen + deltas), deltas + moved
 
 
-class KeyeVL1_5ForConditionalGeneration(KeyeForConditionalGeneration):  # noqa: N801 – the published name
+class KeyeVL1_5ForConditionalGeneration(KeyeForConditionalGeneration):
     """Keye-VL 1.5: every frame is encoded alone and has its own block of positions; time is in the text."""
 
     config_class = KeyeVL1_5Config

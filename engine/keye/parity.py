@@ -89,7 +89,7 @@ def compare_case(model: KeyeForConditionalGeneration, case: dict[str, Tensor], n
     )
 
 
-def generate(model: KeyeForConditionalGeneration, inputs: dict[str, Any], count: int) -> tuple[Tensor, Tensor]:
+def generate(model: Any, inputs: dict[str, Any], count: int) -> tuple[Tensor, Tensor]:
     """The `count` likeliest tokens one after the other [batch, count], and their logits [batch, count, vocabulary].
 
     The figures were recorded with nothing suppressed and no end, so neither is applied here."""

@@ -99,7 +99,9 @@ def _items(
     for i, (t, h, w) in enumerate(grids):
         rows, columns = h // rule.merge, w // rule.merge
         if t < 1 or rows < 1 or columns < 1:
-            raise EngineError(f"The grid {[t, h, w]} is empty; give at least one frame of {rule.merge} by {rule.merge}.")
+            raise EngineError(
+                f"The grid {[t, h, w]} is empty; give at least one frame of {rule.merge} by {rule.merge}."
+            )
         if rule.per_frame:
             made += [_block(torch.zeros(1, dtype=torch.long), rows, columns)] * t
         elif seconds is None:
@@ -114,7 +116,7 @@ def _block(times: Tensor, rows: int, columns: int) -> tuple[Tensor, int]:
     t = times[:, None, None].expand(-1, rows, columns)
     r = torch.arange(rows)[None, :, None].expand_as(t)
     c = torch.arange(columns)[None, None, :].expand_as(t)
-    return torch.stack((t, r, c)).reshape(3, -1), int(max(times.max(), rows - 1, columns - 1)) + 1
+    return torch.stack((t, r, c)).reshape(3, -1), max(int(times.max()), rows - 1, columns - 1) + 1
 
 
 def _blocks(tokens: Tensor, queues: dict[int, list[tuple[Tensor, int]]]) -> tuple[list[Tensor], int]:

@@ -96,7 +96,7 @@ class KeyeProcessor:
         frame_types: Sequence[Sequence[int] | None] | None = None,
         sizes: Sequence[Size | None] | None = None,
         padding: bool | str = False,
-        padding_side: str | None = None,
+        padding_side: str = "left",
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """`input_ids`, `attention_mask` [batch, length], and for the media that were given `pixel_values` float32
@@ -227,10 +227,12 @@ def encode(
 
     A clip is `Frames`, a picture uint8 [height, width, 3]. Preview is told the frames per second, 1.5 the time of each
     frame, counted from the clip's start, and which frames are fast. Raises EngineError where text and media differ."""
-    wanted = [token for token in _placeholders(text)]
+    wanted = _placeholders(text)
     given = [VIDEO_TOKEN if isinstance(item, Frames) else IMAGE_TOKEN for item in media]
     if sorted(wanted) == sorted(given) and wanted != given:
-        raise EngineError("Pictures and clips come in another order than in the text; give them as the text names them.")
+        raise EngineError(
+            "Pictures and clips come in another order than in the text; give them as the text names them."
+        )
     clips = [item for item in media if isinstance(item, Frames)]
     kwargs: dict[str, Any] = {}
     if clips and processor.per_frame:
@@ -276,13 +278,14 @@ def _as_list(images: Picture | Sequence[Picture] | None) -> list[Picture]:
 
 
 def _as_clips(videos: Video | Sequence[Video] | None) -> list[list[Picture]]:
-    if videos is None:
+    clips: Any = videos
+    if clips is None:
         return []
-    if isinstance(videos, np.ndarray | Tensor):
-        videos = [videos] if videos.ndim == 4 else list(videos)
-    elif len(videos) and (isinstance(videos[0], Image.Image) or getattr(videos[0], "ndim", 4) == 3):
-        videos = [videos]  # type: ignore[list-item]  # one clip as a list of frames
-    return [split_frames(clip) for clip in videos]  # type: ignore[arg-type]
+    if isinstance(clips, np.ndarray | Tensor):
+        clips = [clips] if clips.ndim == 4 else list(clips)
+    elif len(clips) and (isinstance(clips[0], Image.Image) or getattr(clips[0], "ndim", 4) == 3):
+        clips = [clips]  # one clip as a list of frames
+    return [split_frames(clip) for clip in clips]
 
 
 def _seconds(fps: float | Sequence[float], count: int) -> Tensor:

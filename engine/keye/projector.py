@@ -38,11 +38,10 @@ class KeyeProjector(nn.Module):
         return tokens.split([size // self.merge**2 for size in sizes])
 
     def _join(self, features: Tensor, grids: list[tuple[int, int, int]], sizes: list[int]) -> Tensor:
-        """[patches, width] -> [patches / 4, 4 * width]: a block is its top left, top right, bottom left, bottom right."""
+        """[patches, width] -> [patches / 4, 4 * width]: a block is top left, top right, bottom left, bottom right."""
         m = self.merge
         blocks = []
         for item, (t, h, w) in zip(features.split(sizes), grids, strict=True):
             split = item.view(t, h // m, m, w // m, m, -1).transpose(2, 3)
             blocks.append(split.reshape(t * (h // m) * (w // m), -1))
         return torch.cat(blocks)
-

@@ -15,11 +15,18 @@ from transformers import PreTrainedTokenizerFast
 from engine.errors import EngineError
 
 _ROLES = ("system", "user", "assistant", "tool")
-_STRUCTURE = tuple(
-    f"<|{name}|>"
-    for name in (
-        "endoftext im_start im_end vision_start vision_end vision_pad image_pad video_pad frame fast_start fast_end"
-    ).split()
+_STRUCTURE = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|frame|>",
+    "<|fast_start|>",
+    "<|fast_end|>",
 )
 """What a prompt is built from. Markup that a model writes itself, like <think> or a box, is not among it."""
 
@@ -49,7 +56,9 @@ class Template:
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
-            raise EngineError(f"The chat template cannot be read ({error}); download chat_template.json again.") from error
+            raise EngineError(
+                f"The chat template cannot be read ({error}); download chat_template.json again."
+            ) from error
 
     def render(self, messages: Sequence[dict[str, Any]], clean: Callable[[str], str], **kwargs: Any) -> str:
         safe = [_clean_message(message, clean) for message in messages]

@@ -122,9 +122,7 @@ class KeyeVisionAttention(nn.Module):
         )
         return mixed.reshape(q.shape[0], -1)
 
-    def _by_length(
-        self, eager: bool, q: Tensor, k: Tensor, v: Tensor, segments: Segments, dropout: float
-    ) -> Tensor:
+    def _by_length(self, eager: bool, q: Tensor, k: Tensor, v: Tensor, segments: Segments, dropout: float) -> Tensor:
         """One batched call per length: no mask, and no score between two segments is ever computed."""
         outputs = []
         start = 0
@@ -187,9 +185,9 @@ class KeyeVisionModel(PreTrainedModel):
     config: KeyeVisionConfig
     base_model_prefix = "vision_model"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "video")
+    input_modalities = ["image", "video"]  # noqa: RUF012
     supports_gradient_checkpointing = True
-    _no_split_modules = ("KeyeVisionLayer", "KeyeVisionEmbeddings")
+    _no_split_modules = ["KeyeVisionLayer", "KeyeVisionEmbeddings"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
 

@@ -23,7 +23,7 @@ def warpers(decoding: Decoding, suppress: list[int], device: torch.device) -> Lo
     """What changes the logits before a token is drawn; the library's own, in the order of its `generate`."""
     chain = LogitsProcessorList()
     if suppress:
-        chain.append(SuppressTokensLogitsProcessor(suppress, device=device))
+        chain.append(SuppressTokensLogitsProcessor(suppress, device=str(device)))
     if not decoding.greedy:
         chain.append(TemperatureLogitsWarper(decoding.temperature))
         if decoding.top_k > 0:

@@ -50,7 +50,7 @@ def _download(hub_id: str, report: Report) -> Path:
 
     best = 0.0  # the library counts the bytes in two bars, received and written: the one further on is told
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):
         """The library's own bar in the terminal; the bytes are told to the page as well."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:

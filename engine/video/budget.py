@@ -167,7 +167,7 @@ def _range(info: VideoInfo, clip: Clip) -> tuple[int, int, list[str]]:
     """The first and last frame of a clip. A range that falls between two frames means the frame on screen then."""
     start = 0.0 if clip.start is None else clip.start
     end = info.duration if clip.end is None else clip.end
-    if not (math.isfinite(start) and math.isfinite(end)):
+    if not all(isinstance(second, int | float) and math.isfinite(second) for second in (start, end)):
         raise EngineError("The start and end of a clip must be numbers of seconds.")
     if start < 0:
         raise EngineError(f"The clip starts at {start:g} s; give a start of 0 or more.")

@@ -6,14 +6,22 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from engine.errors import EngineError
 from engine.video.types import Clip, Frames, Sampling
 
 Key = tuple[str, int, int, float | None, float | None, Sampling]
 
 
 def cache_key(file: Path, clip: Clip, sampling: Sampling) -> Key:
-    """What frames depend on: the file (its path, time of change and size), the range and the sampling."""
-    stat = file.stat()
+    """What frames depend on: the file (its path, time of change and size), the range and the sampling.
+
+    Raises EngineError when the file is gone."""
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise EngineError(
+            f"{file.name} cannot be read ({error.strerror}); give a video file on this machine."
+        ) from None
     return (str(file), stat.st_mtime_ns, stat.st_size, clip.start, clip.end, sampling)
 
 

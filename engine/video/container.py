@@ -82,6 +82,7 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
         context = stream.codec_context
         context.thread_type = "AUTO"
         context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may grow in the middle of a file
         yield container, stream
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ import torch
 from engine.video.container import DECODE_ERRORS, open_video
 from engine.video.probe import clockwise
 from engine.video.types import Cancelled, VideoInfo
+
+T = TypeVar("T")
 
 _WORTH_A_SEEK = 8
 """Frames that must be saved before a seek pays: it empties the decoder's threads."""
@@ -20,19 +22,25 @@ _SEEKABLE = ("mov", "matroska")
 
 
 def frames_at(
-    info: VideoInfo, indices: tuple[int, ...], last_index: int, cancelled: Callable[[], bool] | None = None
-) -> Iterator[tuple[int, float, np.ndarray]]:
-    """Decode the frames with these indices (ascending, in presentation order).
+    info: VideoInfo,
+    indices: tuple[int, ...],
+    last_index: int,
+    use: Callable[[int, np.ndarray], T],
+    cancelled: Callable[[], bool] | None = None,
+) -> Iterator[tuple[int, float, T]]:
+    """Decode the frames with these indices (ascending, in presentation order) and hand each to `use`.
 
-    Yields (position in `indices`, true presentation time in seconds, uint8 RGB [height, width, 3] as displayed) one at
-    a time; only one full picture is held here. A frame that cannot be decoded is replaced by the next one that can
-    before the following chosen frame (or up to `last_index`), or left out. Raises Cancelled, and EngineError when the
-    file cannot be opened."""
+    `use` gets the position in `indices` and the picture, uint8 RGB [height, width, 3] as displayed and in full size;
+    as long as it keeps none, one full picture exists at a time. Yields (position, true presentation time in seconds,
+    what `use` returned). A frame that cannot be decoded is replaced by the next one that can before the following
+    chosen frame (or up to `last_index`), or left out. Raises Cancelled, and EngineError when the file cannot be
+    opened."""
     reader = _Reader(info, indices, last_index, cancelled or (lambda: False))
     seeking = True
     while True:
         try:
-            yield from reader.read(seeking)
+            for slot, time, frame in reader.read(seeking):
+                yield slot, time, use(slot, to_rgb(frame))
             return
         except _SeekMissed:
             seeking = False  # the index lies: start over without it, from the frame still missing
@@ -73,7 +81,7 @@ class _Reader:
         distance = int(self.key_indices[k] - self.key_indices[k - 1])
         return int(self.keys[k]) if target - position > distance else None
 
-    def read(self, seeking: bool) -> Iterator[tuple[int, float, np.ndarray]]:
+    def read(self, seeking: bool) -> Iterator[tuple[int, float, Any]]:
         base = self.info.time_base
         with open_video(self.info.path) as (container, stream):
             seekable = seeking and container.format.name.split(",")[0] in _SEEKABLE
@@ -100,7 +108,7 @@ class _Reader:
                         return
                     slot = self.slot
                     self.slot += 1
-                    yield slot, (when - self.info.first_pts) * base.numerator / base.denominator, to_rgb(frame)
+                    yield slot, (when - self.info.first_pts) * base.numerator / base.denominator, frame
                     if self.slot == len(self.order):
                         return
                     jump = self._jump(int(np.searchsorted(self.ticks, when)))

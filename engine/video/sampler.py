@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,11 @@ CACHE = FrameCache()
 
 Progress = Callable[[int, int], None]
 """Called with (frames read, frames planned)."""
+
+Pictures = dict[int, tuple[float, np.ndarray]]
+"""By position in the plan: seconds in the file, and the picture at the model's size."""
+
+T = TypeVar("T")
 
 
 def sample(
@@ -52,39 +58,49 @@ def sample(
 
 
 def _read_even(planned: Plan, progress: Progress, cancelled: Callable[[], bool] | None) -> Frames:
-    got: dict[int, tuple[float, np.ndarray]] = {}
-    resample = planned.sampling.resample
-    for slot, time, rgb in _decoded(planned, progress, cancelled):
-        got[slot] = (time, resize(rgb, planned.height, planned.width, resample))
+    def scaled(slot: int, rgb: np.ndarray) -> np.ndarray:
+        return resize(rgb, planned.height, planned.width, planned.sampling.resample)
+
+    got: Pictures = {}
+    for slot, time, picture in _decoded(planned, scaled, progress, cancelled):
+        got[slot] = (time, picture)
     return _frames(planned, got, dict.fromkeys(got, "slow"))
 
 
 def _read_slow_fast(planned: Plan, progress: Progress, cancelled: Callable[[], bool] | None) -> Frames:
     """Sizes depend on how many frames turn out slow. Frames are scaled as if that did not press on the budget, which
     is so for most clips; where it does, the clip is decoded a second time with the sizes then known."""
+    sampling = planned.sampling
     guess = _roomy_sizes(planned)
-    watch = SlowFast(planned.sampling.min_frame_similarity)
+    watch = SlowFast(sampling.min_frame_similarity)
     kinds: dict[int, Kind] = {}
-    got: dict[int, tuple[float, np.ndarray]] = {}
     spent = 0
-    for slot, time, rgb in _decoded(planned, progress, cancelled):
+
+    def classified(slot: int, rgb: np.ndarray) -> np.ndarray | None:
+        nonlocal spent
         kinds[slot] = kind = watch.classify(rgb)
         spent += tokens_of(guess[kind])
-        if spent <= planned.sampling.budget:
-            got[slot] = (time, resize(rgb, *guess[kind], planned.sampling.resample))
+        return resize(rgb, *guess[kind], sampling.resample) if spent <= sampling.budget else None
+
+    got: Pictures = {}
+    for slot, time, picture in _decoded(planned, classified, progress, cancelled):
+        if picture is not None:
+            got[slot] = (time, picture)
         else:
             got.clear()  # the guess is wrong; only the kinds are of use now
-    slow = sum(kind == "slow" for kind in kinds.values())
     if not kinds:
         return _frames(planned, got, kinds)
+    slow = sum(kind == "slow" for kind in kinds.values())
     height, width = planned.info.height, planned.info.width
     sizes: dict[Kind, Size] = {}
-    sizes["slow"], sizes["fast"] = slow_fast_sizes(height, width, slow, len(kinds) - slow, planned.sampling)
+    sizes["slow"], sizes["fast"] = slow_fast_sizes(height, width, slow, len(kinds) - slow, sampling)
     if sizes != guess or len(got) != len(kinds):
-        got = {}
-        for slot, time, rgb in _decoded(planned, progress, cancelled):
-            if slot in kinds:
-                got[slot] = (time, resize(rgb, *sizes[kinds[slot]], planned.sampling.resample))
+
+        def scaled(slot: int, rgb: np.ndarray) -> np.ndarray:
+            return resize(rgb, *sizes[kinds.get(slot, "fast")], sampling.resample)
+
+        again = _decoded(planned, scaled, progress, cancelled)
+        got = {slot: (time, picture) for slot, time, picture in again if slot in kinds}
         notes = (*planned.notes, _shrunk(sizes, slow, len(kinds) - slow))
         planned = dataclasses.replace(planned, notes=notes)
     return _frames(planned, got, kinds)
@@ -107,15 +123,15 @@ def _shrunk(sizes: dict[Kind, Size], slow: int, fast: int) -> str:
 
 
 def _decoded(
-    planned: Plan, progress: Progress, cancelled: Callable[[], bool] | None
-) -> Iterator[tuple[int, float, np.ndarray]]:
+    planned: Plan, use: Callable[[int, np.ndarray], T], progress: Progress, cancelled: Callable[[], bool] | None
+) -> Iterator[tuple[int, float, T]]:
     total = planned.frame_count
-    for done, item in enumerate(frames_at(planned.info, planned.indices, planned.last_index, cancelled), 1):
+    for done, item in enumerate(frames_at(planned.info, planned.indices, planned.last_index, use, cancelled), 1):
         yield item
         progress(done, total)
 
 
-def _frames(planned: Plan, got: dict[int, tuple[float, np.ndarray]], kinds: dict[int, Kind]) -> Frames:
+def _frames(planned: Plan, got: Pictures, kinds: dict[int, Kind]) -> Frames:
     name = Path(planned.clip.path).name
     if not got:
         raise EngineError(

@@ -230,3 +230,21 @@ def test_a_file_exchanged_after_the_probe(tmp_path: Path, clip: Path) -> None:
     frames = sample(Clip(path), PREVIEW, info=info)
     assert 1 <= len(frames.images) < 8
     assert any("left out" in note for note in frames.notes)
+
+
+def test_a_start_that_is_not_a_number(clip: Path) -> None:
+    refusal(clip, "1.0")  # type: ignore[arg-type]
+
+
+def test_pictures_that_grow_beyond_the_limit_in_the_middle_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transport stream may change its size; the decoder itself refuses what is too large then."""
+    small = make_clip(tmp_path / "small.ts", frames=50, size=(64, 48))
+    large = make_clip(tmp_path / "large.ts", frames=50, size=(640, 480))
+    path = tmp_path / "both.ts"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    frames = sample(Clip(path), PREVIEW, cache=None)
+    assert {image.shape for image in frames.images} == {(280, 392, 3)}
+    monkeypatch.setattr("engine.video.container.MAX_PIXELS", 64 * 48 * 4)
+    assert len(sample(Clip(path), PREVIEW, cache=None).images) <= len(frames.images)

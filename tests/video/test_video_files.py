@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 import threading
+import weakref
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError
-from engine.video import PRESETS, Cancelled, Clip, Frames, content_hash, describe, plan, probe, sample
+from engine.video import PRESETS, Cancelled, Clip, Frames, Sampling, content_hash, describe, plan, probe, sample
 from engine.video import decode as decoding
 from engine.video.cache import FrameCache, cache_key
 from engine.video.decode import frames_at, resize
 from tests.media import index_of, make_clip
 
 PREVIEW, FAST_SLOW = PRESETS["keye-vl-preview"], PRESETS["keye-vl-1.5"]
-ROOT = Path(__file__).resolve().parents[2]
 
 KINDS = [
     ("libx264", "mp4", "h264"),
@@ -122,10 +121,10 @@ def test_mp4_without_edit_list_and_in_fragments(tmp_path: Path, options: dict[st
 @pytest.mark.parametrize("frames", [1, 2, 3])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "gif"])
 @pytest.mark.parametrize("sampling", [PREVIEW, FAST_SLOW])
-def test_hardly_any_frames(tmp_path: Path, frames: int, suffix: str, sampling: object) -> None:
+def test_hardly_any_frames(tmp_path: Path, frames: int, suffix: str, sampling: Sampling) -> None:
     codec, pixels = ("gif", "rgb8") if suffix == "gif" else ("libx264", "yuv420p")
     path = make_clip(tmp_path / f"a.{suffix}", frames=frames, codec=codec, pix_fmt=pixels)
-    got = sample(Clip(path), sampling)  # type: ignore[arg-type]
+    got = sample(Clip(path), sampling)
     assert 1 <= len(got.images) <= frames and seen(got)[0] == 0
     assert got.info.duration > 0 and got.fps > 0
 
@@ -199,8 +198,6 @@ def test_an_index_that_lies_is_done_without(tmp_path: Path, monkeypatch: pytest.
             real(self.inner, offset + 20 * 512 * 25, **options)  # type: ignore[arg-type]
 
     opened = decoding.open_video
-
-    from contextlib import contextmanager
 
     @contextmanager
     def lying(given: Path):  # type: ignore[no-untyped-def]
@@ -281,20 +278,29 @@ def test_cache_keeps_its_limit_from_many_threads(tmp_path: Path) -> None:
     assert small.bytes == 0 and small.get(keys[0]) is None
 
 
-def test_8k_holds_one_picture_at_a_time(tmp_path: Path) -> None:
-    """The whole process stays below what twelve decoded 8K pictures alone would take."""
-    path = make_clip(tmp_path / "a.mp4", frames=12, size=(7680, 4320), options={"crf": "45", "bf": "0", "refs": "1"})
-    code = (
-        "import resource, sys\n"
-        "from engine.video import *\n"
-        "frames = sample(Clip(sys.argv[1]), PRESETS['keye-vl-preview'].with_limits(fps=25))\n"
-        "print(len(frames.images), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
-    )
-    command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    count, megabytes = map(int, done.stdout.split())
-    assert count == 12
-    assert megabytes < 1800  # 12 × (50 MB coded colours + 100 MB RGB), without the interpreter and torch
+def test_8k(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", frames=2, size=(7680, 4320), options={"crf": "45", "bf": "0", "refs": "1"})
+    frames = sample(Clip(path), FAST_SLOW)
+    assert (frames.info.width, frames.info.height) == (7680, 4320)
+    assert seen(frames) == [0] and frames.images[0].shape == (560, 1008, 3)
+
+
+@pytest.mark.parametrize("sampling", [PREVIEW, FAST_SLOW, FAST_SLOW.with_limits(budget=700)])
+def test_one_full_picture_at_a_time(tmp_path: Path, sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a picture is about to be converted to RGB, no earlier one is alive."""
+    path = make_clip(tmp_path / "a.mp4", frames=200, rotation=90, colour=lambda i: (235, 235 - i % 120, 20))
+    alive: list[weakref.ref[np.ndarray]] = []
+    real = decoding.to_rgb
+
+    def watched(frame: object) -> np.ndarray:
+        assert all(ref() is None for ref in alive)
+        rgb = real(frame)
+        alive.append(weakref.ref(rgb))
+        return rgb
+
+    monkeypatch.setattr(decoding, "to_rgb", watched)
+    assert len(sample(Clip(path), sampling).images) <= len(alive)
+    assert len(alive) >= 10
 
 
 @pytest.mark.parametrize(("space", "matrix"), [("bt709", (0.2126, 0.0722)), ("smpte170m", (0.299, 0.114))])
@@ -323,15 +329,15 @@ def test_colours_follow_the_matrix_and_range_of_the_file(
     r, b = y + 2 * (1 - kr) * cr, y + 2 * (1 - kb) * cb
     g = (y - kr * r - kb * b) / (1 - kr - kb)
     expected = np.clip(np.array([r, g, b]) * 255, 0, 255)
-    rgb = next(frames_at(probe(path), (0,), 3))[2]
-    assert np.abs(rgb[32, 32].astype(float) - expected).max() <= 2
+    rgb = next(frames_at(probe(path), (0,), 3, lambda slot, rgb: rgb))[2]
+    assert np.abs(rgb[32, 32].astype(float) - expected).max() <= 3  # another matrix or range is off by 7 or more
 
 
 def test_resizing_agrees_with_another_implementation() -> None:
-    """Pillow antialiases the same way."""
+    """Pillow antialiases the same way; it clips between its two passes, so the picture is neither black nor white."""
     from PIL import Image
 
-    picture = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    picture = np.random.default_rng(0).integers(80, 170, (90, 130, 3), np.uint8)
     for name, method in (("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)):
         for height, width in ((28, 56), (112, 140), (90, 130)):
             other = np.asarray(Image.fromarray(picture).resize((width, height), method)).astype(int)

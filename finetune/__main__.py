@@ -1,0 +1,58 @@
+"""python -m finetune nano | evaluate | demo – train keye-nano, measure a model on the world, make the demo clips."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from engine.errors import EngineError
+from finetune.errors import FinetuneError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    nano = commands.add_parser("nano", help="train keye-nano from nothing")
+    nano.add_argument("--out", type=Path, required=True, help="folder for the log, the state and the model")
+    nano.add_argument("--minutes", type=float, default=60.0, help="processor minutes per thread (default 60)")
+    nano.add_argument("--threads", type=int, default=1)
+    nano.add_argument("--seed", type=int, default=0)
+    nano.add_argument("--limit", type=float, help="most minutes by the clock (default: none)")
+    nano.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    evaluate = commands.add_parser("evaluate", help="accuracy of a model folder on held-out clips of the world")
+    evaluate.add_argument("model", type=Path)
+    evaluate.add_argument("--clips", type=int, default=200, help="held-out clips (default 200)")
+    evaluate.add_argument("--seed", type=int, default=0, help="number of the first held-out scene")
+    evaluate.add_argument("--threads", type=int, default=1)
+    evaluate.add_argument("--out", type=Path, help="folder for evaluation.json and evaluation.md (default: the model's)")
+    demo = commands.add_parser("demo", help="make the demo clips from held-out scenes")
+    demo.add_argument("--out", type=Path, required=True)
+    demo.add_argument("--model", type=Path, help="also ask this model the suggested questions and print its answers")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0, or 2 with one sentence where the user can mend what went wrong."""
+    args = _parser().parse_args(arguments)
+    try:
+        if args.command == "nano":
+            from finetune.train import Plan, train
+
+            print(train(args.out, Plan(args.minutes, args.threads, args.seed, args.limit), args.resume))
+        elif args.command == "evaluate":
+            from finetune.evaluate import evaluate_folder
+
+            print(evaluate_folder(args.model, args.clips, args.seed, args.threads, args.out))
+        else:
+            from finetune.demo import make_demo
+
+            print(make_demo(args.out, args.model))
+    except (FinetuneError, EngineError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""keye-nano's tokenizer: a small byte-level BPE with the published special tokens, able to write any text."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from finetune.world.phrases import ANSWERS, FOREIGN, GREETINGS, THANKS, WHO
+from finetune.world.questions import draw
+from finetune.world.scene import BACKGROUNDS, COLOURS, SHAPES, make_scene
+
+SPECIAL = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
+    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> "
+    "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> "
+    "<tool_response> </tool_response> <think> </think> <|point_start|> <|point_end|> <|ocr_text_start|> "
+    "<|ocr_text_end|> <|clip_time_start|> <|clip_time_end|>"
+).split()
+"""As published, in the published order."""
+
+CONTROL = frozenset(
+    "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> "
+    "<|video_pad|>".split()
+)
+"""Those that the published configuration marks special: left out when an answer is decoded to text."""
+
+CHAT_TEMPLATE = (
+    "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}{{ message['content'] }}"
+    "<|im_end|>\n{% else %}{% for content in message['content'] %}{% if content['type'] == 'image' or 'image' in "
+    "content or 'image_url' in content %}{% set image_count.value = image_count.value + 1 %}{% if add_vision_id %}"
+    "Picture {{ image_count.value }}: {% endif %}<|vision_start|><|image_pad|><|vision_end|>{% elif content['type'] "
+    "== 'video' or 'video' in content %}{% set video_count.value = video_count.value + 1 %}{% if add_vision_id %}"
+    "Video {{ video_count.value }}: {% endif %}<|vision_start|><|video_pad|><|vision_end|>{% elif 'text' in content "
+    "%}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}"
+    "<|im_start|>assistant\n{% endif %}"
+)
+"""The published template of the processor."""
+
+VOCABULARY = 1280
+
+# A capital that does not begin a word, and every digit, is a token of its own: made-up text and times are read and
+# written character by character. `Red` stays whole, so that an answer is told from others by its first token.
+_SINGLE = r"[A-Z](?![a-z])|[0-9]"
+_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def corpus(seed: int = 0, scenes: int = 3000) -> Iterator[str]:
+    """Questions and answers of training scenes, and the words around them; one text each."""
+    rng = random.Random(seed)
+    for i in range(scenes):
+        scene = make_scene(i, duration=rng.choice((0, 2, 4, 8)))
+        for question in draw(scene, rng, 8):
+            yield question.text
+            yield question.answer
+    for _ in range(200):
+        yield from GREETINGS + WHO + THANKS + FOREIGN + tuple(ANSWERS.values())
+        yield from ("system\nYou are a helpful assistant.", "user\n", "assistant\n")
+        yield from ("<analysis>", "</analysis>", "<answer>", "</answer>", "/think", "/no_think", "\\boxed{")
+        for word in COLOURS + SHAPES + BACKGROUNDS:
+            yield from (word, f" {word}", word.capitalize(), f" {word}s")
+
+
+def train_tokenizer(seed: int = 0, size: int = VOCABULARY) -> Tokenizer:
+    """Byte-level BPE of exactly `size` entries at most, special tokens included, after the 256 bytes and merges.
+
+    Always the same for the same arguments."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SINGLE), "isolated"),
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - len(SPECIAL),
+        min_frequency=20,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(seed), trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False, special=text in CONTROL) for text in SPECIAL])
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json and chat_template.json in the published layout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    added: dict[str, Any] = {
+        str(tokenizer.token_to_id(text)): {
+            "content": text,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": text in CONTROL,
+        }
+        for text in SPECIAL
+    }
+    config = {
+        "add_bos_token": False,
+        "add_prefix_space": False,
+        "added_tokens_decoder": added,
+        "additional_special_tokens": [text for text in SPECIAL if text in CONTROL and text != "<|endoftext|>"],
+        "bos_token": None,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "<|im_end|>",
+        "errors": "replace",
+        "model_max_length": 2048,
+        "pad_token": "<|endoftext|>",
+        "processor_class": "KeyeProcessor",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": None,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE}, indent=1) + "\n", "utf-8")
