@@ -45,13 +45,13 @@ element.addEventListener('click', event => {
 
 
 class AskTab:
-    """Builds the tab inside the `gr.Blocks` that is open, and wires it."""
+    """Builds the tab inside `page`, which is open, and wires it."""
 
-    def __init__(self, studio: Studio, demos: list[Demo]) -> None:
+    def __init__(self, page: gr.Blocks, studio: Studio, demos: list[Demo]) -> None:
         self.studio = studio
         self.demos = {demo.file.name: demo for demo in demos}
         self._build("en")
-        self._wire()
+        self._wire(page)
 
     # -- components ---------------------------------------------------------------------------------------------
 
@@ -123,9 +123,8 @@ class AskTab:
             self.ask_button = gr.Button(say("ask", lang), variant="primary", elem_id="ks-ask")
             self.stop_button = gr.Button(say("stop", lang), variant="stop", visible=False, elem_id="ks-stop")
 
-    def _wire(self) -> None:
+    def _wire(self, page: gr.Blocks) -> None:
         everything = [v for v in vars(self).values() if isinstance(v, gr.components.Component | gr.Accordion)]
-        everything.remove(self.ticker) if self.ticker in everything else None
         talk = [self.chat, self.history, self.question, self.ask_button, self.stop_button, self.problem]
         clip = [self.session, self.video, self.span, self.strip, self.problem, self.picks, self.chips]
         private = {"api_visibility": "private"}  # handlers belong to this page; they are no public interface
@@ -134,7 +133,7 @@ class AskTab:
         def followed(event: Any) -> None:
             event.then(self.follow, [self.session], talk, concurrency_limit=None, **quiet)
 
-        followed(gr.on(None, self.open_page, [self.session, self.remembered], everything, **quiet))
+        followed(page.load(self.open_page, [self.session, self.remembered], everything, **quiet))
         self.ticker.tick(self.tick, [self.session], [self.model, self.demo_note, self.ticker, *self.limits], **quiet)
         self.video.upload(self.take_upload, [self.session, self.video], clip, concurrency_limit=2, **private).then(
             self.player_copy, [self.session], [self.video, self.problem], **quiet

@@ -18,7 +18,7 @@ _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 def build(studio: Studio) -> gr.Blocks:
     """The page over one studio."""
     with gr.Blocks(title="Keye Studio", fill_width=True) as page:
-        AskTab(studio, load_demos())
+        AskTab(page, studio, load_demos())
     return page
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from app.config import AppConfig
@@ -99,16 +100,11 @@ class Studio:
 
     def turns(self, conversation: str) -> list[Turn]:
         """Questions and their newest answers, oldest first; empty for a conversation that does not exist."""
-        relative = self._counts_from_zero()
-        return [Turn(q, a, _span(q, a, relative)) for q, a in self.store.turns(conversation)]
+        return [Turn(q, a, _span(q, a)) for q, a in self.store.turns(conversation)]
 
     def conversations(self) -> list[tuple[str, str, str]]:
-        """(id, title, when it was last used in UTC) of every conversation, newest first."""
-        return [(c.id, c.title, c.updated) for c in self.store.conversations()]
-
-    def _counts_from_zero(self) -> bool:
-        """Whether the model writes times from the clip's start (Preview) or the file's own (1.5 reads them)."""
-        return True
+        """(id, title, when it was last used, in this machine's time) of every conversation, newest first."""
+        return [(c.id, c.title, _local_time(c.updated)) for c in self.store.conversations()]
 
     def delete(self, conversation: str) -> None:
         """Stop what runs in it and remove it, with the videos that nothing else refers to."""
@@ -271,12 +267,16 @@ def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames) -> AnswerFa
     }
 
 
-def _span(question: Question, answer: Answer | None, relative: bool) -> tuple[float, float]:
+def _span(question: Question, answer: Answer | None) -> tuple[float, float]:
     """The second of the file that the model's zero is, and the last second of the clip; see Turn."""
-    times = (answer.frames or {}).get("times") if answer is not None else None
     start = question.start or 0.0
-    end = question.end if question.end is not None else (times[-1] + 1.0 if times else start)
-    return (times[0] if times and relative else 0.0, end)
+    times = (answer.frames or {}).get("times") if answer is not None else None
+    return start, question.end if question.end is not None else (times[-1] + 1.0 if times else start)
+
+
+def _local_time(iso: str) -> str:
+    """UTC in ISO-8601 as day and minute where this machine stands."""
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _unexpected(error: Exception) -> str:

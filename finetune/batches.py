@@ -75,7 +75,7 @@ class Batches:
         setting = draw_setting(rng, still)
         per_frame = setting.size[0] * setting.size[1] // 784
         frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
-        clips = 32 if still else max(6, min(20, round(4200 / (frames * per_frame + 200))))
+        clips = 20 if still else max(5, min(16, round(3400 / (frames * per_frame + 200))))
         scenes, images, fps = shoot(setting, range(first, first + clips))
         media: Media = "image" if still else "video"
         pixels, grid = to_patches(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,7 +28,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two dimensions. Matrices of one shape are orthogonalised together, in one product."""
+    """For parameters of two dimensions and filters, which are one product each. Matrices of one shape are orthogonalised together, in one product."""
 
     def __init__(self, params: Iterable[Any], lr: float = 0.02, momentum: float = 0.95, decay: float = 0.01) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
@@ -39,7 +40,8 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     shapes[tuple(p.shape)].append(p)
-            for (rows, columns), params in shapes.items():
+            for (rows, *inner), params in shapes.items():
+                columns = math.prod(inner)
                 pushes = []
                 for p in params:
                     state = self.state[p]
@@ -47,24 +49,24 @@ class Muon(torch.optim.Optimizer):
                         state["moment"] = torch.zeros_like(p)
                     moment = state["moment"]
                     moment.lerp_(p.grad, 1 - group["momentum"])
-                    pushes.append(p.grad.lerp(moment, group["momentum"]))
+                    pushes.append(p.grad.lerp(moment, group["momentum"]).flatten(1))
                 scale = max(1.0, rows / columns) ** 0.5
                 for p, push in zip(params, orthogonalize(torch.stack(pushes)).to(params[0].dtype), strict=True):
                     p.mul_(1 - group["lr"] * group["decay"])
-                    p.add_(push, alpha=-group["lr"] * scale)
+                    p.add_(push.view_as(p), alpha=-group["lr"] * scale)
 
 
-def optimizers(modules: Iterable[nn.Module], lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside `modules`, AdamW for embeddings, heads, patch filters, norms and biases.
+def optimizers(modules: dict[str, nn.Module], lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the named `modules`, AdamW for embeddings, heads, norms and biases.
 
     Each group remembers its `peak` rate, which a schedule multiplies."""
     matrices, rest = [], []
-    for module in modules:
-        for name, p in module.named_parameters():
+    for prefix, module in modules.items():
+        for name, p in module.named_parameters(prefix):
             if not p.requires_grad:
                 continue
-            inner = p.ndim == 2 and not any(word in name for word in ("embed", "lm_head")) and "weight" in name
-            (matrices if inner and min(p.shape) > 1 else rest).append(p)
+            ends = any(word in name for word in ("embed_tokens", "position_embedding", "lm_head", "heads"))
+            (matrices if p.ndim >= 2 and not ends else rest).append(p)
     made: list[torch.optim.Optimizer] = []
     if matrices:
         made.append(Muon(matrices, lr=lr))

@@ -25,6 +25,9 @@ TARGETS = {
     "character": len(CHARACTERS) + 1,
     "background": len(BACKGROUNDS),
 }
+WEIGHTS = {"shape": 3.0, "character": 1.5, "background": 0.3, "colour": 0.5}
+"""What is hard to see counts for more."""
+
 _IGNORE = -100
 
 
@@ -49,7 +52,7 @@ class Probes(nn.Module):
             weight = torch.ones(TARGETS[name])
             if name == "character":
                 weight[-1] = 0.05  # nearly every patch has none
-            total = total + F.cross_entropy(logits, truth, weight)
+            total = total + WEIGHTS.get(name, 1.0) * F.cross_entropy(logits, truth, weight)
             counted = truth != TARGETS[name] - 1 if name == "character" else torch.ones_like(truth, dtype=torch.bool)
             scores[name] = (int((logits.argmax(1) == truth)[counted].sum()), int(counted.sum()))
         return total, scores
@@ -89,12 +92,12 @@ def probe_batch(number: int, seed: int) -> tuple[Tensor, Tensor, dict[str, Tenso
     """Pixels [patches, 3, 14, 14], grid [items, 3] and labels of one warm-up batch: pictures, or clips, because the
     tower of the Preview sees a clip as one sequence and must not meet that later for the first time."""
     rng = random.Random(f"{seed}-probe-{number}")
-    still = rng.random() < 0.5
+    still = rng.random() < 0.8
     setting = draw_setting(rng, still)
     if setting.path == "h264":
         setting = Setting(**{**setting.__dict__, "path": "scaled"})
     frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
-    items = max(2, round(48 / frames))
+    items = max(2, round(24 / frames))  # many small steps teach shapes sooner than few large ones
     first = seed * 1_000_000_007 + 500_000_000 + number * 64
     scenes, images, _ = shoot(setting, range(first, first + items))
     times = np.zeros(1)

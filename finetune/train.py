@@ -23,13 +23,14 @@ from finetune.probes import Probes, probe_batch, probe_step
 from finetune.shape import new_model, save_checkpoint
 from finetune.tokenizer import train_tokenizer
 
-STAGES = {"tower": 0.06, "pictures": 0.32, "videos": 1.0}
+STAGES = {"tower": 0.11, "pictures": 0.38, "videos": 1.0}
 """Where each stage ends, as a share of the whole."""
 
 RELEASE = 0.8
 """From here on the tower learns too, at a tenth of the rate: earlier, it forgets what it sees."""
 
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
+TOWER_MUON_RATE, TOWER_ADAM_RATE = 0.05, 5e-3
 SAVE_SECONDS = 150.0
 
 
@@ -101,11 +102,11 @@ class Trainer:
         self.batches = Batches(self.model, self.processor, plan.seed)
         self.probes = Probes(self.model.config.vision.hidden_size)
         self.progress = Progress()
-        readers = [self.model.mlp_AR, self.model.model, self.model.lm_head]
+        readers = {"mlp_AR": self.model.mlp_AR, "model": self.model.model, "lm_head": self.model.lm_head}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {
-            "tower": optimizers([self.model.visual, self.probes], MUON_RATE, ADAM_RATE),
+            "tower": optimizers({"visual": self.model.visual, "probes": self.probes}, TOWER_MUON_RATE, TOWER_ADAM_RATE),
             "readers": optimizers(readers, MUON_RATE, ADAM_RATE),
-            "released": optimizers([self.model.visual], MUON_RATE / 10, ADAM_RATE / 10),
+            "released": optimizers({"visual": self.model.visual}, MUON_RATE / 10, ADAM_RATE / 10),
         }
         if resume:
             self._load()
@@ -150,7 +151,7 @@ class Trainer:
         factor = min(1.0, (self.progress.steps["tower"] + 1) / 20) * (1 - 0.95 * part)
         value, scores = probe_step(self.model, self.probes, batch)
         self._step(value, {"tower": factor}, [self.model.visual, self.probes])
-        self._note(float(value), scores)
+        self._note(value.item(), scores)
         self.progress.clips += len(batch[1])
 
     def _reader_step(self, stage: str, done: float) -> None:
@@ -165,7 +166,7 @@ class Trainer:
             parts.append(self.model.visual)
             factors["released"] = factor
         self._step(value, factors, parts)
-        self._note(float(value), answers_right(logits.detach(), labels, batch))
+        self._note(value.item(), answers_right(logits.detach(), labels, batch))
         self.progress.clips += batch.row_ids.shape[0]
         self.progress.questions += len(batch.kinds)
 

@@ -25,6 +25,7 @@ from engine.video.types import Cancelled, VideoInfo
 SHORT_SIDE = 480  # pixels of the shorter side of a re-encoded copy, at most
 
 _TICK = Fraction(1, 90000)  # seconds: fine enough for every usual frame rate
+_LONGEST_STEP = 2**31 - 1  # ticks, 6.6 hours: an mp4 cannot say that a picture is shown for longer
 _RATE = 48000  # sound samples per second
 _LONGEST_SILENCE = 10 * _RATE  # samples put in where sound is missing; a longer gap stays a gap in the time stamps
 _PRIMING = 0.1  # seconds of sound before the first picture that a sound decoder may need in order to start
@@ -88,11 +89,13 @@ def make_player_copy(
             try:
                 _write(info, target, copy, sound, progress or (lambda share: None), cancelled or (lambda: False))
                 done = True
-            except _Refused as refused:
-                if refused.args == ("video",):
+            except (_Refused, *DECODE_ERRORS) as problem:
+                if problem.args == ("audio",):
+                    sound = "encode" if sound == "copy" else "none"
+                elif copy:
                     copy, sound = False, "none" if sound == "none" else "encode"
                 else:
-                    sound = "encode" if sound == "copy" else "none"
+                    raise
     except (*DECODE_ERRORS, ArithmeticError) as error:  # time stamps may be absurd
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise EngineError("The disk is full: the player's copy cannot be written; free some space.") from None
@@ -190,7 +193,8 @@ class _Copied:
         known, step = packet.dts - self.first, packet.duration or 1
         for back, waiting in zip(range(len(self.waiting))[::-1], self.waiting, strict=True):
             waiting.pts, waiting.dts, waiting.stream = waiting.pts - self.first, known - back * step, self.track
-            self._expect(self.last is None or waiting.dts > self.last)
+            step = waiting.dts - self.last if self.last is not None else 1
+            self._expect(0 < step and step * waiting.time_base < _LONGEST_STEP * _TICK)
             self.last = waiting.dts
             self.out.mux(waiting)
         self.waiting = []
@@ -204,7 +208,8 @@ class _Pictures:
 
     def __init__(self, info: VideoInfo, stream: Any, out: Any) -> None:
         self.info, self.stream = info, stream
-        self.counted = self.last = -1  # pictures decoded; ticks of the one before
+        self.counted = self.last = -1  # pictures decoded; ticks of the last one encoded
+        self.held: Any = None  # (ticks, picture) not yet encoded
         self.mux, self.reformat = out.mux, VideoReformatter().reformat
         shrink = min(1.0, SHORT_SIDE / min(info.width, info.height))
         width, height = (max(2, int(side * shrink + 1e-6) // 2 * 2) for side in (info.width, info.height))
@@ -233,15 +238,21 @@ class _Pictures:
         for frame in _decoded(packet, self.stream):
             self.counted += 1
             tick = self._tick(frame)
-            if tick <= self.last:
+            if not 0 < tick - self.last <= _LONGEST_STEP:
                 continue
+            # A picture waits for the next one: where that is earlier, the time stamp of the first one was damaged.
+            if self.held is not None and self.held[0] < tick:
+                self._encode_held()
             self.turn.vpush(self.reformat(frame, *self.size, "yuv420p", dst_color_range=ColorRange.MPEG))
-            picture: Any = self.turn.vpull()
-            picture.pict_type = 0  # the encoder chooses its own key frames
-            # Where the first pictures are lost, the first good one stands in for them: the clock starts at zero.
-            picture.pts, picture.time_base = (0 if self.last < 0 else tick), _TICK
-            self.last = tick
-            self.mux(self.track.encode(picture))
+            self.held = (tick, self.turn.vpull())
+
+    def _encode_held(self) -> None:
+        tick, picture = self.held
+        picture.pict_type = 0  # the encoder chooses its own key frames
+        # Where the first pictures are lost, the first good one stands in for them: the clock starts at zero.
+        picture.pts, picture.time_base = (0 if self.last < 0 else tick), _TICK
+        self.last = tick
+        self.mux(self.track.encode(picture))
 
     def _tick(self, frame: Any) -> int:
         """When a picture is shown, in ticks; -1 where that is unknown."""
@@ -252,11 +263,13 @@ class _Pictures:
 
     def finish(self) -> None:
         self.write(None)
-        if self.last < 0:
+        if self.held is None:
             raise EngineError(f"No picture of {self.info.path.name} can be read; copy or upload it again.")
+        self._encode_held()
         packets = self.track.encode(None)
         if packets:  # only the last one must be told how long it is shown
-            packets[-1].duration = max(1, round(self.info.duration / float(_TICK)) - self.last)
+            left = round(self.info.duration / float(_TICK)) - self.last
+            packets[-1].duration = min(max(1, left), _LONGEST_STEP)
         self.mux(packets)
 
 
@@ -268,6 +281,7 @@ class _Sound:
         self.first = info.first_pts * info.time_base  # seconds
         self.end = round(info.duration * _RATE)  # samples: sound before the first picture or after the last is cut
         self.next = 0  # samples: where the next one is due
+        self.leap = -_RATE  # samples: where sound last went on after a long gap
         self.resampler: Any = None
         self.shape: Any = None
         self.track = out.add_stream("aac", rate=_RATE, bit_rate=96000, layout="stereo")
@@ -281,6 +295,9 @@ class _Sound:
                 continue
             frame.pts, frame.time_base = start, Fraction(1, _RATE)
             gap = start - self.next > _LONGEST_SILENCE
+            if gap and not 0 <= start - self.leap < _RATE:
+                self.leap = start  # believed when the next piece says the same
+                continue
             shape = (frame.format.name, frame.layout.name, frame.sample_rate)
             if gap or shape != self.shape:
                 self._encode(None)

@@ -170,7 +170,7 @@ def test_same_pictures_at_the_same_times(tmp_path: Path, codec: str, suffix: str
     assert shown == pytest.approx(info.frame_times, abs=0.001)
     assert [index_of(picture) for picture in seen] == list(range(info.frame_count))
     if codec == "libx265":
-        assert len(copy.key_times) <= 2  # not those of the source
+        assert times or not np.isin(np.round(info.key_times, 3), np.round(copy.key_times, 3)).all()
     if codec == "libx264" and times is None and suffix == "mkv":
         assert packets(info.path, "video") == packets(copy.path, "video")
 
