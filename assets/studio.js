@@ -20,6 +20,21 @@
     seek(parseFloat(mark ? mark.dataset.seek : link.getAttribute('href').split('#t=')[1]) || 0);
   }, true);
 
+  // On a phone the list of conversations would cover the page: it begins closed, and closes once something is chosen.
+  const narrow = () => matchMedia('(max-width: 768px)').matches;
+  const closeList = () => {
+    const toggle = document.querySelector('#ks-sidebar.open .toggle-button');
+    if (toggle) toggle.click();
+    return Boolean(toggle);
+  };
+  if (narrow()) {
+    const began = Date.now();
+    const waiting = setInterval(() => (closeList() || Date.now() - began > 20000) && clearInterval(waiting), 50);
+  }
+  document.addEventListener('click', event => {
+    if (narrow() && event.target.closest('#ks-new, .ks-open')) setTimeout(closeList, 100);
+  });
+
   const THEME = 'keye-studio-theme';
   const stored = localStorage.getItem(THEME);
   if (stored) document.addEventListener('DOMContentLoaded', () => document.body.classList.toggle('dark', stored === 'dark'));

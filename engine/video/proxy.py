@@ -20,6 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from engine.errors import EngineError
 from engine.video.container import DECODE_ERRORS, open_video
+from engine.video.probe import probe
 from engine.video.types import Cancelled, VideoInfo
 
 SHORT_SIDE = 480  # pixels of the shorter side of a re-encoded copy, at most
@@ -137,6 +138,11 @@ def _write(info: VideoInfo, target: Path, copy: bool, sound: str, progress: Prog
                 with suppress(*DECODE_ERRORS):  # ending a file that is thrown away must not hide why it is
                     out.close()
                 raise
+    if copy:
+        try:
+            probe(target)  # what the file says about its pictures, which is copied too, may be damaged
+        except EngineError:
+            raise _Refused("video") from None
     progress(1.0)
 
 
@@ -193,8 +199,8 @@ class _Copied:
         known, step = packet.dts - self.first, packet.duration or 1
         for back, waiting in zip(range(len(self.waiting))[::-1], self.waiting, strict=True):
             waiting.pts, waiting.dts, waiting.stream = waiting.pts - self.first, known - back * step, self.track
-            step = waiting.dts - self.last if self.last is not None else 1
-            self._expect(0 < step and step * waiting.time_base < _LONGEST_STEP * _TICK)
+            since = 1 if self.last is None else waiting.dts - self.last
+            self._expect(since > 0 and since * waiting.time_base <= _LONGEST_STEP * _TICK)
             self.last = waiting.dts
             self.out.mux(waiting)
         self.waiting = []

@@ -295,6 +295,22 @@ def test_lost_beginning_and_end(tmp_path: Path) -> None:
     assert copied(cut_short(whole, 0.6))[1].frame_count < 50
 
 
+def test_one_wrong_time_stamp_costs_one_picture(tmp_path: Path) -> None:
+    whole, path = make_clip(tmp_path / "whole.mkv", codec="mjpeg", pix_fmt="yuvj420p"), tmp_path / "a.mkv"
+    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+        track = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for packet in old.demux():
+            if packet.pts is not None:
+                packet.pts += 100_000 if packet.pts == 800 else 0
+                packet.stream = track
+                new.mux(packet)
+    target = tmp_path / "copy.mp4"
+    make_player_copy(probe(path), target)
+    shown, seen = pictures(target)
+    assert [index_of(picture) for picture in seen] == [index for index in range(50) if index != 20]
+    assert shown == pytest.approx([index / 25 for index in range(50) if index != 20], abs=0.001)
+
+
 def test_shape_of_pixels_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as file:

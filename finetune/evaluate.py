@@ -1,0 +1,220 @@
+"""Accuracy on held-out clips of the world, through real H.264 files and the path that serves answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.keye import KeyeProcessor, encode, load_model
+from engine.prompt import to_chat
+from engine.runtime.base import Decoding, Message, Part
+from engine.runtime.decode import TextStream, next_tokens
+from engine.video import Clip, Frames, Sampling, sample, sampling_for
+from finetune.errors import FinetuneError
+from finetune.scoring import clause_recall, floor, right, wilson
+from finetune.world.clips import encode_clip
+from finetune.world.questions import PICTURE_KINDS, VIDEO_KINDS, Question, ask, small_talk
+from finetune.world.render import render
+from finetune.world.scene import make_scene
+
+FILES = ((448, 448, 30), (448, 448, 24), (480, 270, 30), (270, 480, 30), (400, 300, 25))
+"""Width, height and frames per second of the files, in turn."""
+
+MAX_TOKENS = 64
+OFFSET = 10_000
+"""Held-out scenes of an evaluation are numbered from here; the demo clips come from below."""
+
+
+@dataclass
+class Asked:
+    """One question with what the model said to it, seeing and blind."""
+
+    group: str  # video, unseen (a pair of colour and shape it never saw), picture, talk
+    question: Question
+    answer: str
+    blind: str | None
+
+
+class Answerer:
+    """A model folder that answers greedily, as `engine`'s own runtime does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = load_model(folder, dtype=torch.float32)
+        self.processor = KeyeProcessor.from_pretrained(folder)
+        self.sampling: Sampling = sampling_for(folder)
+        ends = self.model.generation_config.eos_token_id
+        self._ends = set(ends if isinstance(ends, list) else [ends])
+        self._suppress = list(self.model.generation_config.suppress_tokens or [])
+
+    def answer(self, seen: Part | None, question: str) -> str:
+        """The answer to one question about frames, about a picture (uint8 RGB [height, width, 3]), or about nothing."""
+        parts: tuple[Part, ...] = (question,) if seen is None else (seen, question)
+        chat, media = to_chat([Message("user", parts)])
+        prompt = self.processor.apply_chat_template(chat, add_generation_prompt=True)
+        inputs = dict(encode(self.processor, prompt, media))
+        stream, text = TextStream(self.processor.tokenizer), ""
+        for count, token in enumerate(next_tokens(self.model, inputs, Decoding(greedy=True), self._suppress)):
+            if token in self._ends or count >= MAX_TOKENS:
+                break
+            text += stream.push(token)
+        return text + stream.finish()
+
+
+def blank(seen: Part) -> Part:
+    """The same frames or picture, all grey: as long and as large, with nothing to see."""
+    if isinstance(seen, Frames):
+        return dataclasses.replace(seen, images=tuple(np.full_like(image, 127) for image in seen.images))
+    assert isinstance(seen, np.ndarray)
+    return np.full_like(seen, 127)
+
+
+def held_out_clip(number: int, seed: int, folder: Path) -> tuple[Path, list[Question], str]:
+    """The encoded clip `number` of an evaluation, its questions (one of each kind it allows), and its group."""
+    rng = random.Random(f"evaluate-{seed}-{number}")
+    width, height, fps = FILES[number % len(FILES)]
+    duration = rng.choice((2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
+    group = "unseen" if number % 4 == 3 else "video"
+    scene = make_scene(OFFSET + seed + number, "unseen" if group == "unseen" else "test", duration, width / height)
+    path = encode_clip(scene, folder / "clip.mp4", (width, height), fps)
+    questions = [q for kind in VIDEO_KINDS for q in [ask(scene, rng, kind)] if q is not None]
+    return path, questions, group
+
+
+def run(answerer: Answerer, clips: int, seed: int = 0) -> list[Asked]:
+    """Ask about `clips` held-out clips, a quarter as many pictures, and a little small talk."""
+    out: list[Asked] = []
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(clips):
+            path, questions, group = held_out_clip(number, seed, Path(name))
+            frames = sample(Clip(path), answerer.sampling, cache=None)
+            out += _ask_all(answerer, frames, questions, group)
+    for number in range(-(-clips // 4)):
+        rng = random.Random(f"picture-{seed}-{number}")
+        width, height, _ = FILES[number % len(FILES)]
+        scene = make_scene(OFFSET + seed + number, "test", 0.0, width / height)
+        picture = render(scene, [0.0], height, width)[0]
+        questions = [q for kind in PICTURE_KINDS for q in [ask(scene, rng, kind)] if q is not None]
+        out += _ask_all(answerer, picture, questions, "picture")
+    rng = random.Random(f"talk-{seed}")
+    for kind in ("greeting", "who", "thanks", "foreign", "no_clip"):
+        for _ in range(max(1, clips // 20)):
+            question = small_talk(rng, kind, with_clip=False)
+            out.append(Asked("talk", question, answerer.answer(None, question.text), None))
+    return out
+
+
+def _ask_all(answerer: Answerer, seen: Part, questions: list[Question], group: str) -> list[Asked]:
+    grey = blank(seen)
+    return [Asked(group, q, answerer.answer(seen, q.text), answerer.answer(grey, q.text)) for q in questions]
+
+
+def report(asked: list[Asked]) -> dict[str, Any]:
+    """Counts and shares: of every kind over the clips, and of each group over its kinds."""
+    kinds: dict[str, list[Asked]] = defaultdict(list)
+    groups: dict[str, list[Asked]] = defaultdict(list)
+    for one in asked:
+        groups[one.group].append(one)
+        if one.group in ("video", "unseen"):
+            kinds[one.question.kind].append(one)
+    rows = {kind: _row(several) for kind, several in kinds.items()}
+    mean = {name: _mean([row[name] for row in rows.values()]) for name in ("accuracy", "blind", "floor")}
+    told = [one for one in asked if one.question.kind in ("caption", "list") and one.group in ("video", "unseen")]
+    return {
+        "kinds": dict(sorted(rows.items(), key=lambda item: -item[1]["accuracy"])),
+        "mean_of_kinds": mean,
+        "groups": {name: _row(several) for name, several in groups.items()},
+        "facts_named": {
+            kind: round(_mean([clause_recall(o.answer, o.question.answer) for o in told if o.question.kind == kind]), 4)
+            for kind in ("caption", "list")
+        },
+    }
+
+
+def _row(several: list[Asked]) -> dict[str, Any]:
+    hits = sum(right(o.answer, o.question.answer) for o in several)
+    low, high = wilson(hits, len(several))
+    blind = [right(o.blind, o.question.answer) for o in several if o.blind is not None]
+    return {
+        "questions": len(several),
+        "right": hits,
+        "accuracy": round(hits / len(several), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "blind": round(_mean([float(b) for b in blind]), 4),
+        "floor": round(floor([o.question.answer for o in several]), 4),
+    }
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 4) if values else 0.0
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    head = "| {} | questions | right | 95 % interval | blind | most frequent answer |\n|---|---|---|---|---|---|\n"
+
+    def line(name: str, r: dict[str, Any]) -> str:
+        return (
+            f"| {name.replace('_', ' ')} | {r['questions']} | {r['accuracy']:.2f} | {r['low']:.2f}–{r['high']:.2f} "
+            f"| {r['blind']:.2f} | {r['floor']:.2f} |\n"
+        )
+
+    mean = facts["mean_of_kinds"]
+    text = head.format("kind of question") + "".join(line(k, r) for k, r in facts["kinds"].items())
+    text += f"| **mean of kinds** | | **{mean['accuracy']:.2f}** | | {mean['blind']:.2f} | {mean['floor']:.2f} |\n"
+    names = {
+        "video": "clips, any pair of colour and shape",
+        "unseen": "clips with a pair never seen in training",
+        "picture": "pictures",
+        "talk": "small talk and questions without a clip",
+    }
+    text += "\n" + head.format("group, all kinds")
+    text += "".join(line(names[k], r) for k, r in facts["groups"].items())
+    named = facts["facts_named"]
+    text += (
+        "\nOf the facts of a caption (which thing does what) "
+        f"{named['caption']:.0%} are stated, of the things of a list {named['list']:.0%}.\n"
+    )
+    return text
+
+
+def evaluate_folder(folder: Path, clips: int, seed: int = 0, threads: int = 1, out: Path | None = None) -> str:
+    """Measure a model folder, write evaluation.json and evaluation.md into `out` (default: the folder), and return the
+    table. Raises FinetuneError for senseless numbers and EngineError where the folder holds no Keye model."""
+    if clips < 1:
+        raise FinetuneError(f"At least one clip is needed, not {clips}.")
+    if threads < 1:
+        raise FinetuneError(f"At least one thread is needed, not {threads}.")
+    torch.set_num_threads(threads)
+    began = time.monotonic()
+    asked = run(Answerer(folder), clips, seed)
+    facts = {
+        "command": f"python -m finetune evaluate {folder} --clips {clips} --seed {seed}",
+        "clips": clips,
+        "seed": seed,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        **report(asked),
+    }
+    where = out or folder
+    where.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"group": o.group, "kind": o.question.kind, "question": o.question.text, "answer": o.answer}
+        | {"truth": o.question.answer, "blind": o.blind}
+        for o in asked
+    ]
+    (where / "evaluation.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    (where / "evaluation.md").write_text(table(facts), "utf-8")
+    if out is not None:
+        text = "".join(json.dumps(w, ensure_ascii=False) + "\n" for w in lines)
+        (where / "answers.jsonl").write_text(text, "utf-8")
+    return table(facts)
