@@ -1,4 +1,4 @@
-"""python -m finetune nano | evaluate | demo – train keye-nano, measure a model on the world, make the demo clips."""
+"""python -m finetune nano | evaluate | card | demo: train keye-nano, measure it on the world, make the demo clips."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--clips", type=int, default=200, help="held-out clips (default 200)")
     evaluate.add_argument("--seed", type=int, default=0, help="number of the first held-out scene")
     evaluate.add_argument("--threads", type=int, default=1)
-    evaluate.add_argument("--out", type=Path, help="folder for evaluation.json and evaluation.md (default: the model's)")
+    evaluate.add_argument(
+        "--out", type=Path, help="folder for evaluation.json and evaluation.md (default: the model's)"
+    )
+    card = commands.add_parser("card", help="write the README.md of an evaluated model folder")
+    card.add_argument("model", type=Path)
+    card.add_argument("--run", type=Path, required=True, help="folder of the run that made it")
+    card.add_argument("--trained-by", required=True, help="the command that trained it")
     demo = commands.add_parser("demo", help="make the demo clips from held-out scenes")
     demo.add_argument("--out", type=Path, required=True)
     demo.add_argument("--model", type=Path, help="also ask this model the suggested questions and print its answers")
@@ -44,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune.evaluate import evaluate_folder
 
             print(evaluate_folder(args.model, args.clips, args.seed, args.threads, args.out))
+        elif args.command == "card":
+            from finetune.card import write_card
+
+            print(write_card(args.model, args.run, args.trained_by))
         else:
             from finetune.demo import make_demo
 

@@ -23,6 +23,10 @@ ROWS = {"video": 5, "image": 3, "none": 2}
 FOLLOW_UPS = 0.2
 """Share of conversations that go on after the first answer."""
 
+PICTURES = 0.55
+"""Share of the batches among the videos that are pictures, which bind colour to shape and place at a third of the
+cost."""
+
 SMALL_TALK = 0.05
 
 
@@ -71,7 +75,7 @@ class Batches:
         first = self.seed * 1_000_000_007 + (number * 2 + (stage == "videos")) * 64
         if rng.random() < 0.015:
             return self._talk(rng)
-        still = stage == "pictures" or rng.random() < 0.06
+        still = stage == "pictures" or rng.random() < PICTURES
         setting = draw_setting(rng, still)
         per_frame = setting.size[0] * setting.size[1] // 784
         frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))

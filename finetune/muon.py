@@ -28,7 +28,8 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two dimensions and filters, which are one product each. Matrices of one shape are orthogonalised together, in one product."""
+    """For parameters of two dimensions, and filters taken as [filters, everything else]. Matrices of one shape are
+    orthogonalised together, in one product."""
 
     def __init__(self, params: Iterable[Any], lr: float = 0.02, momentum: float = 0.95, decay: float = 0.01) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})

@@ -45,7 +45,7 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
         visual = torch.cat(model.mlp_AR(features, batch.grid))
         token = (batch.prefix_ids == model.config.image_token_id) | (batch.prefix_ids == model.config.video_token_id)
         hidden = hidden.masked_scatter(token.unsqueeze(-1), visual.to(hidden.dtype))
-    clips, rows, length = batch.row_ids.shape
+    _clips, rows, length = batch.row_ids.shape
     prefix = hidden.shape[1]
     x = torch.cat((hidden, model.model.embed_tokens(batch.row_ids).flatten(1, 2)), dim=1)
     positions = torch.cat((batch.prefix_positions, batch.row_positions.flatten(1).expand(3, -1, -1)), dim=2)

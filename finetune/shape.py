@@ -64,7 +64,8 @@ def nano_config(tokenizer: Tokenizer) -> dict[str, Any]:
         "num_hidden_layers": 4,
         "num_key_value_heads": 2,
         "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
+        # Rows and columns take the slow frequencies; at the published base they would not turn within a frame.
+        "rope_theta": 100.0,
         "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]},
         "sliding_window": None,
         "use_sliding_window": False,

@@ -14,18 +14,53 @@ from finetune.world.phrases import ANSWERS, FOREIGN, GREETINGS, THANKS, WHO
 from finetune.world.questions import draw
 from finetune.world.scene import BACKGROUNDS, COLOURS, SHAPES, make_scene
 
-SPECIAL = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> "
-    "<|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> "
-    "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> "
-    "<tool_response> </tool_response> <think> </think> <|point_start|> <|point_end|> <|ocr_text_start|> "
-    "<|ocr_text_end|> <|clip_time_start|> <|clip_time_end|>"
-).split()
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+    "<tool_response>",
+    "</tool_response>",
+    "<think>",
+    "</think>",
+    "<|point_start|>",
+    "<|point_end|>",
+    "<|ocr_text_start|>",
+    "<|ocr_text_end|>",
+    "<|clip_time_start|>",
+    "<|clip_time_end|>",
+]
 """As published, in the published order."""
 
 CONTROL = frozenset(
-    "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> "
-    "<|video_pad|>".split()
+    [
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ]
 )
 """Those that the published configuration marks special: left out when an answer is decoded to text."""
 

@@ -23,10 +23,10 @@ from finetune.probes import Probes, probe_batch, probe_step
 from finetune.shape import new_model, save_checkpoint
 from finetune.tokenizer import train_tokenizer
 
-STAGES = {"tower": 0.11, "pictures": 0.38, "videos": 1.0}
+STAGES = {"tower": 0.085, "pictures": 0.38, "videos": 1.0}
 """Where each stage ends, as a share of the whole."""
 
-RELEASE = 0.8
+RELEASE = 0.88
 """From here on the tower learns too, at a tenth of the rate: earlier, it forgets what it sees."""
 
 MUON_RATE, ADAM_RATE = 0.02, 3e-3

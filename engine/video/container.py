@@ -30,8 +30,8 @@ MAX_THREADS = 8
 
 _SUFFIXES = "mp4, mov, webm, mkv, avi, mpg, ts, flv, ogv, wmv or gif"
 
-DECODE_ERRORS = (av.FFmpegError, ValueError, OSError)
-"""What the decoder raises for damaged data."""
+DECODE_ERRORS = (av.FFmpegError, ValueError, OSError, IndexError)
+"""What the decoder raises for damaged data; IndexError where a damaged file starts a new stream midway."""
 
 
 def regular_file(path: str | Path) -> Path:

@@ -354,6 +354,9 @@ _VIDEO_WEIGHT = {
     "which": 1.5,
     "caption": 1.0,
     "list": 0.8,
+    "where": 2.5,
+    "side": 2.0,
+    "height": 2.0,
     "has_text": 0.3,
     "background": 0.3,
 }

@@ -13,8 +13,9 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
 BACKGROUNDS = ("black", "grey", "brown", "navy", "teal")
 MOTIONS = ("left", "right", "up", "down", "still")
 WORDS = (
-    "GO STOP HI HELLO SALE NEW WOW YES NO OK LIVE PLAY TOP HOT COOL FUN END BIG OPEN FREE LOVE KEYE NEWS GAME DAY SUN"
-).split()
+    "GO", "STOP", "HI", "HELLO", "SALE", "NEW", "WOW", "YES", "NO", "OK", "LIVE", "PLAY", "TOP", "HOT", "COOL", "FUN",
+    "END", "BIG", "OPEN", "FREE", "LOVE", "KEYE", "NEWS", "GAME", "DAY", "SUN",
+)  # fmt: skip
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ23456789"
 """Characters of made-up text. 0 and 1 are left out because they look like O and I."""
 

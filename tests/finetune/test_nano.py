@@ -1,0 +1,306 @@
+"""keye-nano's tokenizer, folder, batches and training loop, without training anything to the end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from engine.keye import KeyeForConditionalGeneration, KeyeProcessor, load_model
+from engine.video import sampling_for
+from finetune.batches import ROW, Batches, chat_pieces
+from finetune.errors import FinetuneError
+from finetune.footage import Setting, shoot, to_patches
+from finetune.muon import Muon, optimizers, orthogonalize
+from finetune.packed import PackedBatch, forward
+from finetune.probes import TARGETS, patch_labels
+from finetune.shape import SAMPLING, new_model, save_checkpoint
+from finetune.tokenizer import SPECIAL, train_tokenizer
+from finetune.world.questions import Question
+from finetune.world.scene import COLOURS, SHAPES, Scene, Thing
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = train_tokenizer()
+    path = tmp_path_factory.mktemp("nano") / "keye-nano"
+    save_checkpoint(path, new_model(tokenizer, seed=3), tokenizer)
+    return path
+
+
+@pytest.fixture(scope="module")
+def processor(folder: Path) -> KeyeProcessor:
+    return KeyeProcessor.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> KeyeForConditionalGeneration:
+    loaded = load_model(folder, dtype=torch.float32)
+    with torch.no_grad():
+        for p in loaded.parameters():  # fresh weights are so small that every logit is nearly the same
+            if p.ndim > 1:
+                p.mul_(3)
+    return loaded
+
+
+# -- tokenizer ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What colour is the circle?",
+        "At 0:03.",
+        'It says "K7B".',
+        "描述一下 ñ\t\n\n 🙂",
+        "<analysis>x</analysis>",
+        "  a  b ",
+    ],
+)
+def test_any_text_comes_back(processor: KeyeProcessor, text: str) -> None:
+    ids = processor.tokenizer(text)["input_ids"]
+    assert processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text
+
+
+def test_made_up_text_and_times_are_spelt_and_answers_are_words(processor: KeyeProcessor) -> None:
+    tokenizer = processor.tokenizer
+
+    def pieces(text: str) -> list[str]:
+        return [tokenizer.decode([i]) for i in tokenizer(text)["input_ids"]]
+
+    assert pieces("K7B") == ["K", "7", "B"]
+    assert pieces("0:03") == ["0", ":", "0", "3"]
+    assert len({pieces(c.capitalize() + ".")[0] for c in COLOURS}) == len(COLOURS)
+    assert len({pieces(s.capitalize() + ".")[0] for s in SHAPES}) == len(SHAPES)
+    motions = ("Left.", "Right.", "Up.", "Down.", "Nowhere, it stays still.")
+    assert len({pieces(m)[0] for m in motions}) == len(motions)
+    for text in SPECIAL:
+        assert len(tokenizer(text)["input_ids"]) == 1
+
+
+def test_the_template_is_the_published_one(processor: KeyeProcessor) -> None:
+    chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "Hi"}]}]
+    assert processor.apply_chat_template(chat, add_generation_prompt=True) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|video_pad|><|vision_end|>Hi<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+# -- folder ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_is_small_and_says_how_to_sample(folder: Path) -> None:
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 15_000_000
+    assert sampling_for(folder).max_frame_tokens == SAMPLING["max_frame_tokens"]
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "Keye"
+
+
+# -- batches --------------------------------------------------------------------------------------------------------
+
+THINGS = (
+    Thing("star", "red", True, 0.16, 0.25, 0.3, "right", dx=0.4),
+    Thing("heart", "green", False, 0.09, 0.75, 0.75),
+)
+SCENE = Scene(1, "test", 2.0, 1.0, THINGS, "black", "plain")
+TALKS = [
+    [Question("colour", "What colour is the star?", "Red.")],
+    [Question("count", "How many?", "Two."), Question("when", "When does it appear?", "At 0:01.")],
+    [Question("text", "Read it.", "K7B")],
+]
+
+
+def small_batch(model: KeyeForConditionalGeneration, processor: KeyeProcessor, media: str) -> PackedBatch:
+    from finetune.world.render import render
+
+    times = [0.0, 0.5, 1.0, 1.5] if media == "video" else [0.0]
+    frames = render(SCENE, times, 56, 84)
+    pixels, grid = to_patches([frames, frames[::-1].copy()])
+    batches = Batches(model, processor, 0)
+    return batches.pack(media, [TALKS, TALKS[::-1]], random.Random(0), pixels, grid, 1.6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("media", ["video", "image"])
+def test_packed_conversations_equal_separate_ones(
+    model: KeyeForConditionalGeneration, processor: KeyeProcessor, media: str
+) -> None:
+    """The separate sequences are made by the served path from the conversation's own text."""
+    batch = small_batch(model, processor, media)
+    with torch.no_grad():
+        packed, labels = forward(model, batch)
+    learnt = batch.labels.flatten(1) != -100
+    row_of = torch.full(learnt.shape, -1)
+    row_of[learnt] = torch.arange(len(packed))
+    row_of = row_of.view_as(batch.labels)
+    pieces = chat_pieces(processor, media)  # type: ignore[arg-type]
+    per_clip = len(batch.pixels) // 2  # type: ignore[arg-type]
+    compared = 0
+    for clip, talks in enumerate((TALKS, TALKS[::-1])):
+        place = processor.video_token if media == "video" else processor.image_token
+        kind = "_videos" if media == "video" else ""
+        inputs = {
+            f"pixel_values{kind}": batch.pixels[clip * per_clip : (clip + 1) * per_clip],  # type: ignore[index]
+            f"{media}_grid_thw": batch.grid[clip : clip + 1],  # type: ignore[index]
+        }
+        if media == "video":
+            inputs["second_per_grid_ts"] = torch.tensor([1 / 1.6])
+        for number, turns in enumerate(talks):
+            text = pieces.opening.replace(place, place * (per_clip // 4)) + pieces.again.join(
+                turn.text + pieces.answer + turn.answer for turn in turns
+            )
+            ids = processor.tokenizer(text + "<|im_end|>", return_tensors="pt")["input_ids"]
+            with torch.no_grad():
+                alone = model(input_ids=ids, **inputs).logits[0]
+            mine = batch.segments[clip] == number
+            index, goal = row_of[clip][mine], batch.labels[clip][mine]
+            start = batch.prefix_ids.shape[1]
+            for offset in range(len(index)):
+                if index[offset] >= 0:
+                    assert goal[offset] == ids[0, start + offset + 1]
+                    assert labels[index[offset]] == goal[offset]
+                    torch.testing.assert_close(packed[index[offset]], alone[start + offset], atol=2e-4, rtol=1e-4)
+                    compared += 1
+    assert compared == len(packed) > 20
+
+
+def test_only_the_assistants_words_are_learnt(model: KeyeForConditionalGeneration, processor: KeyeProcessor) -> None:
+    batch = small_batch(model, processor, "video")
+    for number, turns in enumerate(TALKS):
+        taught = batch.labels[0][(batch.segments[0] == number) & (batch.labels[0] != -100)]
+        text = processor.tokenizer.decode(taught, skip_special_tokens=False)
+        assert text == "".join(turn.answer + "<|im_end|>" for turn in turns)
+
+
+@pytest.mark.parametrize("stage", ["pictures", "videos"])
+def test_a_batch_is_the_same_every_time(
+    model: KeyeForConditionalGeneration, processor: KeyeProcessor, stage: str
+) -> None:
+    one, two = (Batches(model, processor, 5).make(2, stage) for _ in range(2))  # type: ignore[arg-type]
+    assert torch.equal(one.row_ids, two.row_ids) and torch.equal(one.labels, two.labels)
+    assert one.pixels is not None and two.pixels is not None and torch.equal(one.pixels, two.pixels)
+    assert one.row_ids.shape[2] == ROW
+    other = Batches(model, processor, 6).make(2, stage)  # type: ignore[arg-type]
+    assert other.row_ids.shape != one.row_ids.shape or not torch.equal(other.row_ids, one.row_ids)
+
+
+def test_pixels_of_every_kind_show_the_same() -> None:
+    from engine.video import Sampling
+
+    base = Setting((448, 448), (112, 112), 2.0, 30, Sampling(**SAMPLING), "direct")
+    seeds = range(40, 42)
+    _, direct, fps = shoot(base, seeds)
+    assert fps == pytest.approx(2.0) and direct[0].shape == (4, 112, 112, 3)
+    for path in ("scaled", "jpeg", "h264"):
+        _, other, _ = shoot(Setting(**{**base.__dict__, "path": path}), seeds)
+        for a, b in zip(direct, other, strict=True):
+            assert np.abs(a.astype(int) - b).mean() < 6
+
+
+def test_patch_labels_say_what_is_drawn_there() -> None:
+    labels = patch_labels(SCENE, np.array([0.0, 2.0]), (112, 112))
+    assert set(labels) == set(TARGETS)
+    grid = {name: values.reshape(2, 8, 8) for name, values in labels.items()}
+    # the star is at (0.25, 0.3) and moves 0.4 to the right; the heart rests at (0.75, 0.75)
+    assert grid["colour"][0, 2, 2] == COLOURS.index("red") and grid["shape"][0, 2, 2] == SHAPES.index("star")
+    assert grid["colour"][1, 2, 5] == COLOURS.index("red") and grid["colour"][1, 2, 1] == len(COLOURS)
+    assert grid["axis"][0, 2, 2] == 1 and grid["size"][0, 2, 2] == 1
+    assert grid["colour"][0, 6, 6] == COLOURS.index("green") and grid["axis"][0, 6, 6] == 0
+    assert grid["colour"][0, 0, 7] == len(COLOURS) and grid["shape"][0, 0, 7] == -100
+
+
+# -- learning -------------------------------------------------------------------------------------------------------
+
+
+def test_orthogonalize_brings_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((2, 24, 60), (2, 60, 24), (1, 32, 32)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+        assert values.min() > 0.3 and values.max() < 1.3
+
+
+def test_muon_takes_matrices_and_filters_and_adam_the_rest(model: KeyeForConditionalGeneration) -> None:
+    made = optimizers({"visual": model.visual, "model": model.model, "lm_head": model.lm_head}, 0.02, 1e-3)
+    assert isinstance(made[0], Muon)
+    muon = {id(p) for g in made[0].param_groups for p in g["params"]}
+    assert id(model.visual.vision_model.embeddings.patch_embedding.weight) in muon
+    assert id(model.model.layers[0].self_attn.q_proj.weight) in muon
+    assert id(model.model.embed_tokens.weight) not in muon and id(model.lm_head.weight) not in muon
+    total = sum(len(g["params"]) for o in made for g in o.param_groups)
+    assert total == sum(1 for m in (model.visual, model.model, model.lm_head) for _ in m.parameters())
+
+
+def test_muon_finds_a_minimum() -> None:
+    torch.manual_seed(0)
+    goal, weight = torch.randn(8, 12), torch.nn.Parameter(torch.zeros(8, 12))
+    optimizer = Muon([weight], lr=0.05, decay=0.0)
+    for _ in range(150):
+        optimizer.zero_grad()
+        ((weight - goal) ** 2).sum().backward()
+        optimizer.step()
+    assert float(((weight - goal) ** 2).mean()) < 0.05
+
+
+def test_plans_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    from finetune.__main__ import main
+    from finetune.train import Plan, Trainer
+
+    with pytest.raises(FinetuneError, match="no run to resume"):
+        Trainer(tmp_path / "none", Plan(), resume=True)
+    with pytest.raises(FinetuneError, match="thread"):
+        Trainer(tmp_path / "none", Plan(threads=0))
+    assert main(["nano", "--out", str(tmp_path / "a"), "--minutes", "0"]) == 2
+    assert main(["evaluate", str(tmp_path / "missing"), "--clips", "1"]) == 2
+    assert main(["evaluate", str(tmp_path / "missing"), "--clips", "0"]) == 2
+
+
+def test_a_run_saves_a_model_that_loads_and_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune import train
+    from finetune.train import Plan, Trainer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # a clock that jumps: a step or two of each stage
+    monkeypatch.setattr(train.time, "process_time", (tick * 0.7 for tick in itertools.count()).__next__)
+    monkeypatch.setattr(train, "STAGES", {"tower": 0.3, "pictures": 0.6, "videos": 1.0})
+    monkeypatch.setattr(train, "train_tokenizer", lambda: tokenizer)
+    monkeypatch.setattr(
+        train.Batches,
+        "make",
+        lambda self, number, stage: small_batch(self.model, self.processor, "video" if stage == "videos" else "image"),
+    )
+    out = tmp_path / "run"
+    trainer = Trainer(out, Plan(minutes=0.06))
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    finished = trainer.run()
+    assert all(n > 0 for n in trainer.progress.steps.values())
+    moved = {k.split(".")[0] for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"visual", "mlp_AR", "model", "lm_head"}
+    saved = load_model(finished, dtype=torch.float32).state_dict()
+    for name, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(saved[name], value.to(torch.bfloat16).float())
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lines} == {"tower", "pictures", "videos"}
+    again = Trainer(out, Plan(minutes=0.06), resume=True)
+    assert again.progress.steps == trainer.progress.steps
+    with pytest.raises(FinetuneError, match="holds a run already"):
+        Trainer(out, Plan(minutes=0.06))
+
+
+def test_an_untrained_model_answers_something_through_the_served_path(folder: Path, tmp_path: Path) -> None:
+    from engine.video import Clip, sample
+    from finetune.evaluate import Answerer, blank
+    from finetune.world.clips import encode_clip
+
+    answerer = Answerer(folder)
+    path = encode_clip(SCENE, tmp_path / "clip.mp4", (112, 112), 10)
+    frames = sample(Clip(path), answerer.sampling, cache=None)
+    assert isinstance(answerer.answer(frames, "What colour is the star?"), str)
+    grey = blank(frames)
+    assert grey.fps == frames.fps and grey.tokens == frames.tokens  # type: ignore[union-attr]
+    assert all((image == 127).all() for image in grey.images)  # type: ignore[union-attr]
