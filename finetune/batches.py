@@ -23,7 +23,7 @@ ROWS = {"video": 5, "image": 3, "none": 2}
 FOLLOW_UPS = 0.2
 """Share of conversations that go on after the first answer."""
 
-PICTURES = 0.55
+PICTURES = 0.3
 """Share of the batches among the videos that are pictures, which bind colour to shape and place at a third of the
 cost."""
 
