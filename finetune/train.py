@@ -97,9 +97,6 @@ class Trainer:
         self.tokenizer = train_tokenizer()
         self.model = new_model(self.tokenizer, plan.seed)
         self.model.train()
-        save_checkpoint(out / "keye-nano", self.model, self.tokenizer)
-        self.processor = KeyeProcessor.from_pretrained(out / "keye-nano")
-        self.batches = Batches(self.model, self.processor, plan.seed)
         self.probes = Probes(self.model.config.vision.hidden_size)
         self.progress = Progress()
         readers = {"mlp_AR": self.model.mlp_AR, "model": self.model.model, "lm_head": self.model.lm_head}
@@ -109,7 +106,10 @@ class Trainer:
             "released": optimizers({"visual": self.model.visual}, MUON_RATE / 10, ADAM_RATE / 10),
         }
         if resume:
-            self._load()
+            self._load()  # before anything is written: a run that cannot be resumed keeps its model
+        save_checkpoint(out / "keye-nano", self.model, self.tokenizer)
+        self.processor = KeyeProcessor.from_pretrained(out / "keye-nano")
+        self.batches = Batches(self.model, self.processor, plan.seed)
         self._started = (time.process_time(), time.monotonic(), self.progress.spent, self.progress.wall)
         self._saved = time.monotonic()
         self._losses: list[float] = []
