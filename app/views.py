@@ -131,7 +131,7 @@ def strip_html(frames: Frames | None, notes: Sequence[str], lang: Language) -> s
         cells.append(
             f'<button type="button" class="ks-frame" data-seek="{time:.3f}" '
             f'aria-label="{escape(say("seek", lang, time=label), quote=True)}">'
-            f'<img src="{thumbnail(image)}" alt="" loading="lazy"><span class="ks-time">{label}</span>{badge}</button>'
+            f'<img src="{thumbnail(image)}" alt=""><span class="ks-time">{label}</span>{badge}</button>'
         )
     spent, budget = frames.total_tokens, frames.sampling.budget
     share = 100 * spent / budget

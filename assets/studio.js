@@ -37,7 +37,14 @@
 
   const THEME = 'keye-studio-theme';
   const stored = localStorage.getItem(THEME);
-  if (stored) document.addEventListener('DOMContentLoaded', () => document.body.classList.toggle('dark', stored === 'dark'));
+  if (stored) {
+    // Gradio sets the system's theme while it mounts: ours is set until the page stands.
+    const began = Date.now();
+    const setting = setInterval(() => {
+      if (document.body) document.body.classList.toggle('dark', stored === 'dark');
+      if (document.querySelector('#ks-model .ks-model') || Date.now() - began > 20000) clearInterval(setting);
+    }, 50);
+  }
   window.keyeTheme = () => {
     const dark = document.body.classList.toggle('dark');
     localStorage.setItem(THEME, dark ? 'dark' : 'light');

@@ -69,7 +69,9 @@ def test_a_phone_clip_shows_its_frames_and_budget_and_an_answer_streams(page: Pa
     shown = [float(t or "") for t in page.locator(".ks-frame").evaluate_all("e => e.map(f => f.dataset.seek)")]
     assert shown == pytest.approx([f["time"] for f in facts["frames"]], abs=1e-3)
     expect(page.locator(".ks-cost")).to_contain_text(f"{facts['tokens']:,} of {facts['budget']:,} visual tokens")
-    sizes = page.locator(".ks-frame img").evaluate_all("e => e.map(i => [i.naturalWidth, i.naturalHeight])")
+    sizes = page.locator(".ks-frame img").evaluate_all(
+        "e => Promise.all(e.map(i => i.decode().then(() => [i.naturalWidth, i.naturalHeight])))"
+    )
     assert all(width < height for width, height in sizes)  # upright
     page.wait_for_function("document.querySelector('#ks-player video')?.readyState >= 1")
     assert "visual tokens" in ask(page, "What do you see?")
