@@ -24,7 +24,7 @@ DEMOS = json.loads((ROOT / "assets" / "demo" / "demo.json").read_text())["clips"
 def phone_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As a phone films: stored lying, shown upright by its tag, with sound."""
     path = tmp_path_factory.mktemp("phone") / "IMG_0001.mov"
-    make_clip(path, frames=150, fps=30, size=(640, 360), rotation=90, sound=True)
+    make_clip(path, frames=150, fps=30, size=(360, 640), rotation=90, sound=True)
     return path
 
 
