@@ -69,8 +69,8 @@ class Batches:
         self.ids = ids
         self.pieces = {media: chat_pieces(processor, media) for media in ROWS}
 
-    def make(self, number: int, stage: Literal["pictures", "videos"]) -> PackedBatch:
-        """Batch `number` of a stage. A few batches of each have no clip at all, and videos are joined by pictures."""
+    def make(self, number: int, stage: Literal["pictures", "videos"], most: int = 3) -> PackedBatch:
+        """Batch `number` of a stage, of scenes with at most `most` things. A few batches of each have no clip at all, and videos are joined by pictures."""
         rng = random.Random(f"{self.seed}-{stage}-{number}")
         first = self.seed * 1_000_000_007 + (number * 2 + (stage == "videos")) * 64
         if rng.random() < 0.015:
@@ -80,7 +80,7 @@ class Batches:
         per_frame = setting.size[0] * setting.size[1] // 784
         frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
         clips = 20 if still else max(5, min(16, round(3400 / (frames * per_frame + 200))))
-        scenes, images, fps = shoot(setting, range(first, first + clips))
+        scenes, images, fps = shoot(setting, range(first, first + clips), most)
         media: Media = "image" if still else "video"
         pixels, grid = to_patches(images)
         conversations = [self._conversations(scene, rng, media) for scene in scenes]

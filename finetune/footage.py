@@ -65,11 +65,11 @@ def draw_setting(rng: random.Random, still: bool) -> Setting:
     return Setting(file, size, duration, rng.choice((24, 25, 30)), sampling, path)
 
 
-def shoot(setting: Setting, seeds: range) -> tuple[list[Scene], list[np.ndarray], float]:
-    """The training scenes with these numbers, of each uint8 RGB [frames, height, width, 3], and the frames per second
+def shoot(setting: Setting, seeds: range, most: int = 3) -> tuple[list[Scene], list[np.ndarray], float]:
+    """The training scenes with these numbers and at most `most` things, of each uint8 RGB [frames, height, width, 3], and the frames per second
     that the model is told of (0 for pictures)."""
     aspect = setting.file[0] / setting.file[1]
-    scenes = [make_scene(seed, "train", setting.duration, aspect) for seed in seeds]
+    scenes = [make_scene(seed, "train", setting.duration, aspect, most) for seed in seeds]
     if setting.still:
         return scenes, [_picture(scene, setting) for scene in scenes], 0.0
     times, fps = sampled_times(setting.duration, setting.video_fps, setting.sampling)

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from engine.errors import EngineError
+from engine.keye.loading import weight_files
 
 _HEADROOM = 0.85  # of the free memory: the rest is for activations, the KV cache and the page
 _FOUR_BIT = 0.36  # bytes of NF4 weights, scales and the parts kept in 16 bits, against all in 16 bits
@@ -27,9 +28,9 @@ class Placement:
 
 
 def parameter_count(folder: Path) -> int:
-    """Parameters in a folder of safetensors, read from the headers alone. EngineError if there are none."""
+    """Parameters in a folder of safetensors, read from the headers alone. EngineError where they cannot be read."""
     count = 0
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         try:
             with file.open("rb") as stream:
                 size = int.from_bytes(stream.read(8), "little")
@@ -39,8 +40,6 @@ def parameter_count(folder: Path) -> int:
             count += sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise EngineError(f"{file} is not a readable safetensors file; copy or download it again.") from error
-    if not count:
-        raise EngineError(f"{folder} holds no .safetensors file; copy the weights there (pickled .bin are not read).")
     return count
 
 

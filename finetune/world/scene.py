@@ -84,10 +84,13 @@ class Scene:
         return (self.aspect, 1.0) if self.aspect >= 1 else (1.0, 1.0 / self.aspect)
 
 
-def make_scene(seed: int, split: Split = "train", duration: float = 4.0, aspect: float = 1.0) -> Scene:
+def make_scene(
+    seed: int, split: Split = "train", duration: float = 4.0, aspect: float = 1.0, most: int = 3
+) -> Scene:
     """The scene number `seed` of a split; the same arguments always give the same scene.
 
-    `duration` in seconds, 0 for a picture, else at least 2; `aspect` is width / height, 0.4 to 2.5. Training scenes
+    `duration` in seconds, 0 for a picture, else at least 2; `aspect` is width / height, 0.4 to 2.5; there are at most
+    `most` things. Training scenes
     never hold a pair of UNSEEN, test scenes draw from all pairs, every `unseen` scene holds one of UNSEEN. The three
     splits draw from different random streams. Raises FinetuneError for other values."""
     if duration != 0 and not 2 <= duration <= 60:
@@ -96,7 +99,7 @@ def make_scene(seed: int, split: Split = "train", duration: float = 4.0, aspect:
         raise FinetuneError(f"The aspect ratio must lie between 0.4 and 2.5, not {aspect:g}.")
     rng = random.Random(f"{split}-{seed}-{duration:g}-{aspect:g}")
     text, text_top = _text(rng)
-    wanted = rng.choices((1, 2, 3), (0.2, 0.4, 0.4))[0]
+    wanted = min(rng.choices((1, 2, 3), (0.2, 0.4, 0.4))[0], most)
     kinds = _events(rng, wanted, duration)
     things: list[Thing] = []
     first_pair = rng.choice(sorted(UNSEEN)) if split == "unseen" else None
