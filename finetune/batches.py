@@ -70,7 +70,8 @@ class Batches:
         self.pieces = {media: chat_pieces(processor, media) for media in ROWS}
 
     def make(self, number: int, stage: Literal["pictures", "videos"], most: int = 3) -> PackedBatch:
-        """Batch `number` of a stage, of scenes with at most `most` things. A few batches of each have no clip at all, and videos are joined by pictures."""
+        """Batch `number` of a stage, of scenes with at most `most` things. A few batches of each have no clip at all,
+        and videos are joined by pictures."""
         rng = random.Random(f"{self.seed}-{stage}-{number}")
         first = self.seed * 1_000_000_007 + (number * 2 + (stage == "videos")) * 64
         if rng.random() < 0.015:

@@ -66,8 +66,8 @@ def draw_setting(rng: random.Random, still: bool) -> Setting:
 
 
 def shoot(setting: Setting, seeds: range, most: int = 3) -> tuple[list[Scene], list[np.ndarray], float]:
-    """The training scenes with these numbers and at most `most` things, of each uint8 RGB [frames, height, width, 3], and the frames per second
-    that the model is told of (0 for pictures)."""
+    """The training scenes with these numbers and at most `most` things, of each uint8 RGB [frames, height, width, 3],
+    and the frames per second that the model is told of (0 for pictures)."""
     aspect = setting.file[0] / setting.file[1]
     scenes = [make_scene(seed, "train", setting.duration, aspect, most) for seed in seeds]
     if setting.still:

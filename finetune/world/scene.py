@@ -84,9 +84,7 @@ class Scene:
         return (self.aspect, 1.0) if self.aspect >= 1 else (1.0, 1.0 / self.aspect)
 
 
-def make_scene(
-    seed: int, split: Split = "train", duration: float = 4.0, aspect: float = 1.0, most: int = 3
-) -> Scene:
+def make_scene(seed: int, split: Split = "train", duration: float = 4.0, aspect: float = 1.0, most: int = 3) -> Scene:
     """The scene number `seed` of a split; the same arguments always give the same scene.
 
     `duration` in seconds, 0 for a picture, else at least 2; `aspect` is width / height, 0.4 to 2.5; there are at most
