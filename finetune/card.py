@@ -25,7 +25,7 @@ Tower 128 wide, 4 layers; decoder 192 wide, 4 layers, 6 heads and 2 key heads of
 up to 16 frames of about 16 visual tokens. Weights in bfloat16.
 
 ## Training
-`{command}` (seed {seed}) on a machine of 2 CPU cores: {processor:.0f} minutes of one core's time, {minutes:.0f} by the
+`{command}` (seed {seed}) on a machine of 2 CPU cores: {processor:.0f} minutes of processor time a thread, {minutes:.0f} by the
 clock. The length of a run is set in time, so another run ends elsewhere by a little.
 
 Random weights; first the tower learns to say what lies under each patch ({tower} steps), then projector and decoder
