@@ -246,7 +246,10 @@ class AskTab:
 
     def resample(self, session: Session, span: Any, fps: float, max_frames: float, budget: float) -> Updates:
         """The range or a limit was changed: the frames and their cost anew."""
-        session = replace(session, limits=self._limits(fps, max_frames, budget))
+        try:
+            session = replace(session, limits=self._limits(fps, max_frames, budget))
+        except USER_ERRORS as error:  # the model could not be loaded
+            return self._problem(str(error))
         if session.clip is None:
             return {self.session: session}
         start, end = float(span["start"]), float(span["end"])
