@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.errors import EngineError
 from finetune.errors import FinetuneError
+from finetune.train import Plan
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -15,10 +16,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     nano = commands.add_parser("nano", help="train keye-nano from nothing")
     nano.add_argument("--out", type=Path, required=True, help="folder for the log, the state and the model")
-    nano.add_argument("--minutes", type=float, default=60.0, help="processor minutes per thread (default 60)")
-    nano.add_argument("--threads", type=int, default=1)
+    for name, steps in Plan().steps().items():
+        nano.add_argument(f"--{name}", type=int, default=steps, metavar="STEPS", help=f"default {steps}")
+    nano.add_argument("--processes", type=int, default=1, help="train together, each with batches of its own")
     nano.add_argument("--seed", type=int, default=0)
-    nano.add_argument("--limit", type=float, help="most minutes by the clock (default: none)")
     nano.add_argument("--resume", action="store_true", help="go on with the run in --out")
     evaluate = commands.add_parser("evaluate", help="accuracy of a model folder on held-out clips of the world")
     evaluate.add_argument("model", type=Path)
@@ -43,9 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         if args.command == "nano":
-            from finetune.train import Plan, train
+            from finetune.train import train
 
-            print(train(args.out, Plan(args.minutes, args.threads, args.seed, args.limit), args.resume))
+            plan = Plan(args.tower, args.pictures, args.videos, args.anneal, args.processes, args.seed)
+            print(train(args.out, plan, args.resume))
         elif args.command == "evaluate":
             from finetune.evaluate import evaluate_folder
 

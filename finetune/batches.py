@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 
 from engine.keye import KeyeForConditionalGeneration, KeyeProcessor
 from finetune.footage import draw_setting, shoot, to_patches
+from finetune.labels import batch_labels, token_labels
 from finetune.packed import PackedBatch
+from finetune.world.clips import sampled_times
 from finetune.world.questions import Question, draw, small_talk
 from finetune.world.scene import Scene
 
@@ -69,13 +72,16 @@ class Batches:
         self.ids = ids
         self.pieces = {media: chat_pieces(processor, media) for media in ROWS}
 
-    def make(self, number: int, stage: Literal["pictures", "videos"], most: int = 3) -> PackedBatch:
+    def make(self, number: int, stage: Literal["pictures", "videos"], most: int = 3, part: int = 0) -> PackedBatch:
         """Batch `number` of a stage, of scenes with at most `most` things. A few batches of each have no clip at all,
-        and videos are joined by pictures."""
+        and videos are joined by pictures.
+
+        `part` (0 to 15) tells apart the batches that several processes take at one step; they are of one size, so that
+        none waits for another."""
         rng = random.Random(f"{self.seed}-{stage}-{number}")
-        first = self.seed * 1_000_000_007 + (number * 2 + (stage == "videos")) * 64
+        first = self.seed * 1_000_000_007 + ((number * 2 + (stage == "videos")) * 16 + part) * 64
         if rng.random() < 0.015:
-            return self._talk(rng)
+            return self._talk(random.Random(f"{self.seed}-{stage}-{number}-{part}"))
         still = stage == "pictures" or rng.random() < PICTURES
         setting = draw_setting(rng, still)
         per_frame = setting.size[0] * setting.size[1] // 784
@@ -84,13 +90,17 @@ class Batches:
         scenes, images, fps = shoot(setting, range(first, first + clips), most)
         media: Media = "image" if still else "video"
         pixels, grid = to_patches(images)
+        rng = random.Random(f"{self.seed}-{stage}-{number}-{part}")
         conversations = [self._conversations(scene, rng, media) for scene in scenes]
-        return self.pack(media, conversations, rng, pixels, grid, fps)
+        batch = self.pack(media, conversations, pixels, grid, fps)
+        times = np.zeros(1) if still else sampled_times(setting.duration, setting.video_fps, setting.sampling)[0]
+        batch.truth = batch_labels([token_labels(scene, times, setting.size) for scene in scenes])
+        return batch
 
     def _talk(self, rng: random.Random) -> PackedBatch:
         kinds = ("greeting", "who", "thanks", "foreign", "no_clip")
         conversations = [[[small_talk(rng, rng.choice(kinds), False)] for _ in range(30)] for _ in range(8)]
-        return self.pack("none", conversations, rng, None, None, 0.0)
+        return self.pack("none", conversations, None, None, 0.0)
 
     def _conversations(self, scene: Scene, rng: random.Random, media: Media) -> list[list[Question]]:
         """More conversations about one clip than its rows hold."""
@@ -110,7 +120,6 @@ class Batches:
         self,
         media: Media,
         conversations: list[list[list[Question]]],
-        rng: random.Random,
         pixels: torch.Tensor | None,
         grid: torch.Tensor | None,
         fps: float,

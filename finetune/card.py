@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.errors import FinetuneError
 
-_STAGES = ("tower", "pictures", "videos")
+_STAGES = ("tower", "pictures", "videos", "anneal")
 
 _CARD = """---
 license: apache-2.0
@@ -25,12 +25,13 @@ Tower 128 wide, 4 layers; decoder 192 wide, 4 layers, 6 heads and 2 key heads of
 up to 16 frames of about 16 visual tokens. Weights in bfloat16.
 
 ## Training
-`{command}` (seed {seed}) on a machine of 2 CPU cores: {processor:.0f} minutes of processor time a thread, {minutes:.0f} by the
-clock. The length of a run is set in time, so another run ends elsewhere by a little.
+`{command}` on a machine of 2 CPU cores: {processor:.0f} minutes of processor time, {minutes:.0f} by the clock.
 
 Random weights; first the tower learns to say what lies under each patch ({tower} steps), then projector and decoder
-learn from pictures ({pictures} steps), then from videos of 2 to 8 seconds ({videos} steps), in all {clips:,} clips and
-{questions:,} questions. Four pairs of colour and shape are never shown.
+learn from pictures ({pictures} steps), then from videos of 2 to 8 seconds ({videos} steps), at last, at a falling rate
+and with the tower released, from videos again ({anneal} steps): in all {clips:,} clips and {questions:,} questions.
+Beside the answers, the visual tokens in the middle of the decoder are asked by linear probes what lies under them, how
+it has moved and what has happened to it; the probes are thrown away. Four pairs of colour and shape are never shown.
 
 ## Accuracy
 `{evaluation}`: scenes never seen in training, encoded as H.264 files, sampled and asked one question at a time as the
@@ -61,7 +62,6 @@ def write_card(folder: Path, run: Path, command: str) -> str:
     card = _CARD.format(
         parameters=parameter_count(folder) / 1e6,
         command=command,
-        seed=command.rsplit("--seed", 1)[-1].split()[0] if "--seed" in command else 0,
         processor=last["processor_minutes"],
         minutes=last["minutes"],
         clips=last["clips"],

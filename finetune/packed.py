@@ -7,6 +7,7 @@ prefix, so every logit is what a separate sequence would give."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +32,22 @@ class PackedBatch:
     grid: Tensor | None  # int64 [clips, 3]
     kinds: list[str]  # of every learnt answer, in the order of the clips, for the log
     kind_of: Tensor  # int64 [clips, rows, length]: index into `kinds` where labels are learnt, else -1
+    truth: dict[str, Tensor] | None = (
+        None  # of every visual token, int64 [clips * tokens]: finetune.labels.token_labels
+    )
 
 
-def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad: bool = False) -> tuple[Tensor, Tensor]:
-    """Logits [learnt, vocabulary] at the positions whose label is not -100, and those labels [learnt].
+class Output(NamedTuple):
+    logits: Tensor  # [learnt, vocabulary], at the positions whose label is not -100
+    labels: Tensor  # int64 [learnt]
+    visual: Tensor | None  # [clips * tokens, hidden]: the visual tokens in the middle of the decoder
 
-    With `tower_grad` False no gradient reaches the vision tower; the projector always learns."""
+
+def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad: bool = False) -> Output:
+    """One pass over a batch. With `tower_grad` False no gradient reaches the vision tower; the projector always
+    learns."""
     hidden = model.model.embed_tokens(batch.prefix_ids)
+    token, seen = None, None
     if batch.pixels is not None:
         assert batch.grid is not None
         with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
@@ -54,14 +64,17 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
     own = (same & torch.ones(length, length, dtype=torch.bool).tril()).unsqueeze(2)  # [clips, rows, 1, length, length]
     causal = torch.ones(prefix, prefix, dtype=torch.bool).tril()
     learnt = batch.labels.flatten(1) != -100
+    middle = len(model.model.layers) // 2
     for i, layer in enumerate(model.model.layers):
         last = i == len(model.model.layers) - 1
+        if i == middle and token is not None:
+            seen = x[:, :prefix][token]
         mixed = _attend(layer.self_attn, layer.input_layernorm(x), cos, sin, prefix, rows, own, causal, last)
         if last:  # nothing after it reads the other positions
             x, mixed = x[:, prefix:][learnt], mixed[learnt]
         x = x + layer.self_attn.o_proj(mixed)
         x = x + layer.mlp(layer.post_attention_layernorm(x))
-    return model.lm_head(model.model.norm(x)), batch.labels.flatten(1)[learnt]
+    return Output(model.lm_head(model.model.norm(x)), batch.labels.flatten(1)[learnt], seen)
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import random
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +15,13 @@ from engine.video import sampling_for
 from finetune.batches import ROW, Batches, chat_pieces
 from finetune.errors import FinetuneError
 from finetune.footage import Setting, shoot, to_patches
+from finetune.labels import CHARACTERS, EVENTS, IGNORE, PATCH_TARGETS, TOKEN_TARGETS, patch_labels, token_labels
 from finetune.muon import Muon, optimizers, orthogonalize
 from finetune.packed import PackedBatch, forward
-from finetune.probes import TARGETS, patch_labels
 from finetune.shape import SAMPLING, new_model, save_checkpoint
 from finetune.tokenizer import SPECIAL, train_tokenizer
 from finetune.world.questions import Question
-from finetune.world.scene import COLOURS, SHAPES, Scene, Thing
+from finetune.world.scene import COLOURS, MOTIONS, SHAPES, Scene, Thing
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +120,7 @@ def small_batch(model: KeyeForConditionalGeneration, processor: KeyeProcessor, m
     frames = render(SCENE, times, 56, 84)
     pixels, grid = to_patches([frames, frames[::-1].copy()])
     batches = Batches(model, processor, 0)
-    return batches.pack(media, [TALKS, TALKS[::-1]], random.Random(0), pixels, grid, 1.6)  # type: ignore[arg-type]
+    return batches.pack(media, [TALKS, TALKS[::-1]], pixels, grid, 1.6)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("media", ["video", "image"])
@@ -132,7 +130,7 @@ def test_packed_conversations_equal_separate_ones(
     """The separate sequences are made by the served path from the conversation's own text."""
     batch = small_batch(model, processor, media)
     with torch.no_grad():
-        packed, labels = forward(model, batch)
+        packed, labels, _ = forward(model, batch)
     learnt = batch.labels.flatten(1) != -100
     row_of = torch.full(learnt.shape, -1)
     row_of[learnt] = torch.arange(len(packed))
@@ -203,7 +201,7 @@ def test_pixels_of_every_kind_show_the_same() -> None:
 
 def test_patch_labels_say_what_is_drawn_there() -> None:
     labels = patch_labels(SCENE, np.array([0.0, 2.0]), (112, 112))
-    assert set(labels) == set(TARGETS)
+    assert set(labels) == set(PATCH_TARGETS)
     grid = {name: values.reshape(2, 8, 8) for name, values in labels.items()}
     # the star is at (0.25, 0.3) and moves 0.4 to the right; the heart rests at (0.75, 0.75)
     assert grid["colour"][0, 2, 2] == COLOURS.index("red") and grid["shape"][0, 2, 2] == SHAPES.index("star")
@@ -211,6 +209,31 @@ def test_patch_labels_say_what_is_drawn_there() -> None:
     assert grid["axis"][0, 2, 2] == 1 and grid["size"][0, 2, 2] == 1
     assert grid["colour"][0, 6, 6] == COLOURS.index("green") and grid["axis"][0, 6, 6] == 0
     assert grid["colour"][0, 0, 7] == len(COLOURS) and grid["shape"][0, 0, 7] == -100
+
+
+def test_token_labels_say_what_has_happened_so_far() -> None:
+    things = (
+        Thing("star", "red", True, 0.16, 0.2, 0.3, "right", dx=0.5),
+        Thing("heart", "green", False, 0.09, 0.85, 0.85, event="disappears", at=1.2),
+        Thing("circle", "blue", False, 0.09, 0.15, 0.85, event="turns", at=2.3, turned="white"),
+    )
+    scene = Scene(1, "test", 4.0, 1.0, things, "black", "plain", text="HI", text_top=True)
+    times = np.arange(8) / 2
+    labels = token_labels(scene, times, (112, 112))
+    assert set(labels) == set(TOKEN_TARGETS) and all(v.shape == (8 * 16,) for v in labels.values())
+    grid = {name: values.reshape(8, 4, 4) for name, values in labels.items()}
+    nothing = len(EVENTS)
+    assert grid["motion"][0, 1, 0] == IGNORE and grid["motion"][4, 1, 1] == MOTIONS.index("right")
+    assert grid["event"][2, 3, 3] == nothing and grid["event"][3, 3, 3] == EVENTS.index("disappears")
+    assert grid["second"][2, 3, 3] == IGNORE and grid["second"][3, 3, 3] == 1
+    assert grid["colour"][4, 3, 0] == COLOURS.index("blue") and grid["colour"][5, 3, 0] == COLOURS.index("white")
+    assert grid["event"][4, 3, 0] == nothing and grid["second"][5, 3, 0] == 2
+    assert grid["clock"][5, 0, 0] == 2
+    # two letters of pitch 0.15 about the middle: the second half of the second token, the first half of the third
+    none = len(CHARACTERS)
+    assert grid["right"][0, 0, 1] == CHARACTERS.index("H") and grid["left"][0, 0, 2] == CHARACTERS.index("I")
+    assert grid["left"][0, 0, 1] == grid["right"][0, 0, 2] == none
+    assert grid["place"][0, 0, 1] == 0 and grid["place"][0, 0, 2] == 1 and grid["place"][0, 3, 1] == IGNORE
 
 
 # -- learning -------------------------------------------------------------------------------------------------------
@@ -247,49 +270,104 @@ def test_muon_finds_a_minimum() -> None:
 
 def test_plans_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     from finetune.__main__ import main
-    from finetune.train import Plan, Trainer
+    from finetune.train import Plan, Trainer, train
 
     with pytest.raises(FinetuneError, match="no run to resume"):
         Trainer(tmp_path / "none", Plan(), resume=True)
-    with pytest.raises(FinetuneError, match="thread"):
-        Trainer(tmp_path / "none", Plan(threads=0))
-    assert main(["nano", "--out", str(tmp_path / "a"), "--minutes", "0"]) == 2
+    with pytest.raises(FinetuneError, match="processes"):
+        train(tmp_path / "none", Plan(processes=0))
+    assert main(["nano", "--out", str(tmp_path / "a"), "--videos", "0"]) == 2
     assert main(["evaluate", str(tmp_path / "missing"), "--clips", "1"]) == 2
     assert main(["evaluate", str(tmp_path / "missing"), "--clips", "0"]) == 2
 
 
-def test_a_run_saves_a_model_that_loads_and_goes_on(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
+    from finetune.train import rate
+
+    assert rate("pictures", 0, 1000) == pytest.approx(0.02) and rate("pictures", 500, 1000) == 1
+    assert rate("videos", 0, 1000) == rate("videos", 999, 1000) == 1
+    assert rate("anneal", 0, 10) == 1 and rate("anneal", 9, 10) == pytest.approx(0.1)
+    assert rate("tower", 1000, 1000) == pytest.approx(0.05)
+
+
+@pytest.fixture
+def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training steps on small batches."""
     from finetune import train
-    from finetune.train import Plan, Trainer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    # a clock that jumps: a step or two of each stage
-    monkeypatch.setattr(train.time, "process_time", (tick * 0.7 for tick in itertools.count()).__next__)
-    monkeypatch.setattr(train, "STAGES", {"tower": 0.3, "pictures": 0.6, "videos": 1.0})
     monkeypatch.setattr(train, "train_tokenizer", lambda: tokenizer)
-    monkeypatch.setattr(
-        train.Batches,
-        "make",
-        lambda self, number, stage: small_batch(self.model, self.processor, "video" if stage == "videos" else "image"),
-    )
-    out = tmp_path / "run"
-    trainer = Trainer(out, Plan(minutes=0.06))
+
+    def make(self: Batches, number: int, stage: str, most: int = 3, part: int = 0) -> PackedBatch:
+        return small_batch(self.model, self.processor, "video" if (number + part) % 2 else "image")
+
+    monkeypatch.setattr(train.Batches, "make", make)
+
+
+def test_a_run_saves_a_model_that_loads_and_moves_what_each_stage_may(quick: None, tmp_path: Path) -> None:
+    from finetune.train import Plan, Trainer
+
+    out, plan = tmp_path / "run", Plan(1, 1, 1, 2)
+    trainer = Trainer(out, plan)
+    moved: dict[str, set[str]] = {}
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    log = trainer._log
+
+    def watch(stage: str) -> None:
+        now = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+        moved[stage] = {k.split(".")[0] for k, v in now.items() if not torch.equal(v, before[k])}
+        before.update(now)
+        log(stage)
+
+    trainer._log = watch  # type: ignore[method-assign]
     finished = trainer.run()
-    assert all(n > 0 for n in trainer.progress.steps.values())
-    moved = {k.split(".")[0] for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
-    assert moved == {"visual", "mlp_AR", "model", "lm_head"}
+    readers = {"mlp_AR", "model", "lm_head"}
+    assert moved == {"tower": {"visual"}, "pictures": readers, "videos": readers, "anneal": {"visual", *readers}}
     saved = load_model(finished, dtype=torch.float32).state_dict()
     for name, value in trainer.model.state_dict().items():
         torch.testing.assert_close(saved[name], value.to(torch.bfloat16).float())
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in lines} == {"tower", "pictures", "videos"}
-    again = Trainer(out, Plan(minutes=0.06), resume=True)
-    assert again.progress.steps == trainer.progress.steps
+    assert [line["stage"] for line in lines] == ["tower", "pictures", "videos", "anneal"]
     with pytest.raises(FinetuneError, match="holds a run already"):
-        Trainer(out, Plan(minutes=0.06))
+        Trainer(out, plan)
+    with pytest.raises(FinetuneError, match="seed 0, not 1"):
+        Trainer(out, Plan(1, 1, 1, 2, seed=1), resume=True)
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(quick: None, tmp_path: Path) -> None:
+    from finetune.train import Plan, Trainer
+
+    whole = Trainer(tmp_path / "whole", Plan(2, 2, 2, 2))
+    whole.run()
+    first = Trainer(tmp_path / "first", Plan(2, 2, 2, 2))
+    first.plan.anneal = first.plan.videos = 0  # stopped here
+    first.run()
+    second = Trainer(tmp_path / "first", Plan(2, 2, 2, 2), resume=True)
+    assert second.progress.steps == {"tower": 2, "pictures": 2, "videos": 0, "anneal": 0}
+    second.run()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_two_processes_take_the_step_of_their_mean_gradient(tmp_path: Path) -> None:
+    """One of them has no gradient for the second parameter, as for the tower where a batch has no picture."""
+    torch.multiprocessing.spawn(_member, (tmp_path,), 2)  # type: ignore[no-untyped-call]
+    for rank in range(2):
+        first, second = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert first.tolist() == [2.0, 3.0] and second.tolist() == [[4.0]]
+
+
+def _member(rank: int, folder: Path) -> None:
+    from finetune.team import Team
+
+    team = Team.join(rank, 2, folder / "meeting")
+    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1, 1))]
+    parameters[0].grad = torch.tensor([[1.0, 2.0], [3.0, 4.0]][rank])
+    if rank:
+        parameters[1].grad = torch.tensor([[8.0]])
+    team.average_gradients(parameters)
+    torch.save([p.grad for p in parameters], folder / f"{rank}.pt")
+    team.wait()
 
 
 def test_an_untrained_model_answers_something_through_the_served_path(folder: Path, tmp_path: Path) -> None:
