@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from app.demos import Demo
-from app.i18n import Language, language, say
+from app.i18n import Language, language, say, translate
 from app.jobs import Snapshot
 from app.session import Session
 from app.studio import USER_ERRORS, ClipChoice, Limits, Studio, Turn
@@ -189,7 +189,7 @@ class AskTab:
         try:
             self.studio.delete(str(doomed))
         except USER_ERRORS as error:
-            return self._problem(str(error))
+            return self._problem(translate(str(error), session.lang))
         if doomed == session.conversation:
             return self._open(session, None)
         return {self.history: self._history(session)}
@@ -226,7 +226,7 @@ class AskTab:
             updates = self._clip(session, lambda done, total: progress((done, total)))
         except USER_ERRORS as error:  # the file that was there before is no longer shown: say so by an empty player
             session = replace(session, clip=None, duration=0.0, suggestions=())
-            return {**self._no_clip(session), **self._problem(str(error))}
+            return {**self._no_clip(session), **self._problem(translate(str(error), session.lang))}
         return updates
 
     def player_copy(self, session: Session) -> Iterator[Updates]:
@@ -249,7 +249,7 @@ class AskTab:
         try:
             session = replace(session, limits=self._limits(fps, max_frames, budget))
         except USER_ERRORS as error:  # the model could not be loaded
-            return self._problem(str(error))
+            return self._problem(translate(str(error), session.lang))
         if session.clip is None:
             return {self.session: session}
         start, end = float(span["start"]), float(span["end"])
@@ -263,7 +263,7 @@ class AskTab:
         try:
             frames = self.studio.frames(clip, session.limits)
         except USER_ERRORS as error:
-            return {self.session: session, **self._problem(str(error))}
+            return {self.session: session, **self._problem(translate(str(error), session.lang))}
         return {
             self.session: session,
             self.strip: strip_html(frames, frames.notes, session.lang),
@@ -282,7 +282,7 @@ class AskTab:
         try:
             conversation, _ = self.studio.ask(session.conversation, text, session.clip, session.limits, int(max_tokens))
         except USER_ERRORS as error:
-            return self._problem(str(error))
+            return self._problem(translate(str(error), session.lang))
         session = replace(session, conversation=conversation)
         return {
             self.session: session,
@@ -329,7 +329,7 @@ class AskTab:
                 updates |= self._no_clip(session)
         except USER_ERRORS as error:
             session = replace(session, clip=None)
-            updates |= {**self._no_clip(session), **self._problem(str(error))}
+            updates |= {**self._no_clip(session), **self._problem(translate(str(error), session.lang))}
         return {
             **updates,
             **self._model(session.lang, session.limits),

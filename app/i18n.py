@@ -1,8 +1,10 @@
-"""The page's sentences in English and Chinese, from assets/translations.json."""
+"""The page's sentences in English and Chinese: its own from assets/translations.json, and those that the storeys below
+say in English, from assets/sentences.zh.json."""
 
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,12 +12,12 @@ from typing import Literal, get_args
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 
-_FILE = Path(__file__).resolve().parents[1] / "assets" / "translations.json"
+_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 @cache
 def _table() -> dict[str, dict[str, str]]:
-    return json.loads(_FILE.read_text(encoding="utf-8"))
+    return json.loads((_ASSETS / "translations.json").read_text(encoding="utf-8"))
 
 
 def language(wanted: object) -> Language:
@@ -26,3 +28,29 @@ def language(wanted: object) -> Language:
 def say(key: str, lang: Language, **values: object) -> str:
     """The sentence `key` in `lang` with its values filled in."""
     return _table()[key][lang].format(**values)
+
+
+@cache
+def _sentences() -> list[tuple[re.Pattern[str], str, bool]]:
+    """Patterns of English sentences, their Chinese, and whether it is a phrase that others are filled with; the one
+    with most words of its own first."""
+    table: dict[str, str] = json.loads((_ASSETS / "sentences.zh.json").read_text(encoding="utf-8"))
+    known = sorted(table.items(), key=lambda item: -len(item[0].replace("{}", "")))
+    out = []
+    for english, chinese in known:
+        pattern = re.compile("(.*?)".join(map(re.escape, english.split("{}"))), re.DOTALL)
+        out.append((pattern, chinese, not english.endswith(".") and not english[0].isupper()))
+    return out
+
+
+def translate(sentence: str, lang: Language) -> str:
+    """A sentence of the engine, the store or the studio in `lang`; one that is not known stays as it is."""
+    return sentence if lang == "en" else _chinese(sentence, phrase=False)
+
+
+def _chinese(text: str, phrase: bool) -> str:
+    for pattern, chinese, is_phrase in _sentences():
+        if (is_phrase or not phrase) and (found := pattern.fullmatch(text)):
+            # a file's name may look like a sentence: only phrases are translated inside another
+            return chinese.format(*(_chinese(value, phrase=True) for value in found.groups()))
+    return text

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from app.i18n import Language, say
+from app.i18n import Language, say, translate
 from engine.runtime.base import ModelInfo, Status
 from engine.video.types import Frames
 from finetune.feedback import Answer
@@ -81,7 +81,7 @@ def _running(turn: Turn, now: Snapshot, lang: Language) -> str:
 def _finished(answer: Answer, turn: Turn, lang: Language) -> str:
     parts = [answer_markdown(answer.text, *turn.span)] if answer.text else []
     if answer.error:
-        parts.append(f"⚠ {question_markdown(answer.error)}")
+        parts.append(f"⚠ {question_markdown(translate(answer.error, lang))}")
     facts = []
     if ended := say(f"finish_{answer.finish}", lang):
         facts.append(ended)
@@ -135,7 +135,7 @@ def strip_html(frames: Frames | None, notes: Sequence[str], lang: Language) -> s
         )
     spent, budget = frames.total_tokens, frames.sampling.budget
     share = 100 * spent / budget
-    lines = "".join(f'<p class="ks-note">{escape(note)}</p>' for note in notes)
+    lines = "".join(f'<p class="ks-note">{escape(translate(note, lang))}</p>' for note in notes)
     return (
         f'<div class="ks-cost"><span>{escape(say("frames_line", lang, n=len(cells), fps=f"{frames.fps:.3g}"))}</span>'
         f"<span>{escape(say('tokens_line', lang, spent=f'{spent:,}', budget=f'{budget:,}'))}</span></div>"
@@ -188,14 +188,15 @@ def model_html(status: Status, info: ModelInfo | None, lang: Language) -> str:
         line = say(
             "model_line", lang, model=info.name, params=_count(info.parameters), device=info.device, dtype=info.dtype
         )
-        note = f'<p class="ks-note">{escape(info.note)}</p>' if info.note else ""
+        note = f'<p class="ks-note">{escape(translate(info.note, lang))}</p>' if info.note else ""
         return f'<span class="ks-model ks-ready">{escape(line)}</span>{note}'
+    message = escape(translate(status.message, lang))
     if status.state == "failed":
-        return f'<p class="ks-problem" role="alert"><b>{escape(say("failed", lang))}.</b> {escape(status.message)}</p>'
+        return f'<p class="ks-problem" role="alert"><b>{escape(say("failed", lang))}.</b> {message}</p>'
     bar = ""
     if status.fraction is not None:
         bar = f'<div class="ks-bar"><i style="width:{100 * status.fraction:.1f}%"></i></div>'
-    return f'<span class="ks-model ks-starting">{escape(say("starting", lang))} · {escape(status.message)}</span>{bar}'
+    return f'<span class="ks-model ks-starting">{escape(say("starting", lang))} · {message}</span>{bar}'
 
 
 def problem_html(sentence: str) -> str:

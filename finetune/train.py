@@ -46,10 +46,10 @@ class Plan:
     """What a run was asked for: the steps of each stage. A stage may be made longer or shorter by resuming the run,
     as long as it has not ended."""
 
-    tower: int = 1200
-    pictures: int = 1500
+    tower: int = 1000
+    pictures: int = 1100
     videos: int = 2400
-    anneal: int = 900
+    anneal: int = 700
     processes: int = 1  # each takes batches of its own at every step
     seed: int = 0
 
@@ -89,9 +89,9 @@ def rate(stage: str, step: int, steps: int) -> float:
     return min(1.0, (step + 1) / RISE) if stage == "pictures" else 1.0
 
 
-def most_things(step: int, steps: int) -> int:
+def most_things(step: int) -> int:
     """How many things a picture may hold: what a word names is learnt before which one of several is meant."""
-    return 1 if step < 0.1 * steps else 2 if step < 0.3 * steps else 3
+    return 1 if step < 150 else 2 if step < 450 else 3
 
 
 def answers_right(logits: torch.Tensor, labels: torch.Tensor, batch: PackedBatch) -> Scores:
@@ -178,8 +178,7 @@ class Trainer:
     def _reader_step(self, stage: str, step: int, factor: float) -> None:
         released = stage == "anneal"
         if stage == "pictures":
-            most = most_things(step, self.plan.pictures)
-            batch = self.batches.make(step, "pictures", most, part=self.team.rank)
+            batch = self.batches.make(step, "pictures", most_things(step), part=self.team.rank)
         else:
             number = step + (self.progress.steps["videos"] if released else 0)
             batch = self.batches.make(number, "videos", part=self.team.rank)

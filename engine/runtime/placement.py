@@ -76,8 +76,8 @@ def _attention(on_cuda: bool) -> str:
 def _note(parameters: int, on_cuda: bool, dtype: torch.dtype, four_bit: bool) -> str:
     if on_cuda or parameters < 500_000_000:
         return "Loaded in 4 bits, because 16 do not fit: answers are slightly worse." if four_bit else ""
-    how = "in 4 bits, because more does not fit" if four_bit else f"in {str(dtype).removeprefix('torch.')}"
+    how = "4 bits, because more does not fit," if four_bit else str(dtype).removeprefix("torch.")
     return (
-        f"{parameters / 1e9:.1f} billion parameters {how} on a processor: expect minutes before the first word and "
+        f"{parameters / 1e9:.1f} billion parameters in {how} on a processor: expect minutes before the first word and "
         "about a word a second after it. A lower visual token budget shortens the wait."
     )

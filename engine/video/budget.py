@@ -202,20 +202,18 @@ def _reductions(
         )
     cost = wanted * tokens_of(published)
     if cost > sampling.budget:
-        if_slow = "would cost up to" if sampling.slow_fast else "would cost"
-        text = (
-            f"{wanted:,} frames of {published[1]}×{published[0]} {if_slow} {cost:,} tokens; to keep {sampling.budget:,}"
-        )
-        parts = []
-        if size != published:
-            parts.append(f"frames are shown at {size[1]}×{size[0]} ({tokens_of(size)} tokens each)")
-        if count != wanted:
-            parts.append(f"only {count:,} frames are taken")
+        asked_for = f"{wanted:,} frames of {published[1]}×{published[0]}"
+        costs = f"{asked_for} would cost {'up to ' if sampling.slow_fast else ''}{cost:,} tokens"
+        shown = f"frames are shown at {size[1]}×{size[0]} ({tokens_of(size)} tokens each)"
         if sampling.slow_fast and count == wanted:
-            text += ", frames may be shown smaller"
+            kept = "frames may be shown smaller"
+        elif count == wanted:
+            kept = shown
+        elif size == published:
+            kept = f"only {count:,} frames are taken"
         else:
-            text += " " + " and ".join(parts)
-        notes.append(text + ".")
+            kept = f"{shown} and only {count:,} frames are taken"
+        notes.append(f"{costs}; to keep {sampling.budget:,} {kept}.")
     return notes
 
 

@@ -1,0 +1,73 @@
+"""Every sentence that the storeys below can put on the page has its Chinese."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from app.i18n import translate
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE: dict[str, str] = json.loads((ROOT / "assets" / "sentences.zh.json").read_text(encoding="utf-8"))
+SPOKEN = (
+    *sorted((ROOT / "engine" / "video").glob("*.py")),
+    *sorted((ROOT / "engine" / "runtime").glob("*.py")),
+    ROOT / "engine" / "keye" / "loading.py",
+    ROOT / "app" / "studio.py",
+    ROOT / "app" / "library.py",
+    *sorted((ROOT / "finetune" / "feedback").glob("*.py")),
+)
+"""The files whose sentences reach the page."""
+
+
+def sentences(file: Path) -> list[str]:
+    """The literals of a file that are sentences, `{}` where a value is filled in; no docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    skip = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    skip |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    out = []
+    for node in ast.walk(tree):
+        if id(node) in skip:
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+        elif isinstance(node, ast.JoinedStr):
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        else:
+            continue
+        if text.endswith(".") and text.count(" ") >= 3:
+            out.append(text)
+    return out
+
+
+@pytest.mark.parametrize("file", SPOKEN, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_no_sentence_of_the_page_is_english_only(file: Path) -> None:
+    assert [text for text in sentences(file) if text not in TABLE] == []
+
+
+def test_the_files_are_really_read() -> None:
+    assert sum(len(sentences(file)) for file in SPOKEN) > 80
+
+
+@pytest.mark.parametrize("english", TABLE)
+def test_a_filled_sentence_is_told_from_all_others(english: str) -> None:
+    chinese = TABLE[english]
+    values = [f"W{number}" for number in range(english.count("{}"))]
+    assert {int(n) for n in re.findall(r"{(\d+)}", chinese)} <= set(range(len(values)))
+    filled = english
+    for value in values:
+        filled = filled.replace("{}", value, 1)
+    assert translate(filled, "zh") == chinese.format(*values)
+    assert translate(filled, "en") == filled
+
+
+def test_what_is_filled_in_is_translated_where_it_is_a_phrase() -> None:
+    note = "60 frames of 280×504 would cost 10,800 tokens; to keep 4,096 only 22 frames are taken."
+    assert translate(note, "zh") == "60 帧 280×504 需要 10,800 个 token；为保持在 4,096 以内，只取 22 帧。"
+    odd = "Loading x.mp4 is a folder; give a video file."
+    assert translate(odd, "zh") == "Loading x.mp4 是文件夹，请提供视频文件。"
+    assert translate("Nobody knows this sentence.", "zh") == "Nobody knows this sentence."
