@@ -75,6 +75,11 @@ class Runtime(Protocol):
     def stream(self, messages: list[Message], decoding: Decoding, stop: threading.Event) -> Iterator[Event]:
         """Answer the last user message. Setting `stop` ends the stream within one token.
 
+        If the last message is the assistant's, its turn is continued from there (engine.prompt.render): text and
+        pictures of it are the beginning of the turn, and only what comes after them is emitted and counted. What of
+        the prompt was read before need not be read again. A reader may close the iterator instead of setting `stop`;
+        the model is then free at once.
+
         The stream ends with `Done`; it does not raise for what a user can cause."""
         ...
 

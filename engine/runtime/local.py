@@ -16,7 +16,7 @@ from engine.errors import EngineError
 from engine.events import Answer, Done, Error, Event, Finish, Progress, Queued
 from engine.keye import KeyeProcessor, load_model
 from engine.keye.processing import encode
-from engine.prompt import to_chat
+from engine.prompt import render
 from engine.runtime.base import Decoding, Message, ModelInfo, Status
 from engine.runtime.decode import TextStream, next_tokens
 from engine.runtime.line import Line
@@ -239,11 +239,11 @@ class LocalRuntime:
 
     def _prepare(self, loaded: _Loaded, messages: list[Message], tally: _Tally) -> tuple[dict[str, Any], int]:
         """The model's inputs on its device, and how many tokens of the context are left for the answer."""
-        chat, media = to_chat(messages)
-        prompt = loaded.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        prompt, media = render(messages, loaded.processor.apply_chat_template)
         inputs = dict(encode(loaded.processor, prompt, media).to(loaded.model.device))
         tally.prompt_tokens = int(inputs["input_ids"].shape[1])
-        tally.visual_tokens = sum(item.total_tokens for item in media if isinstance(item, Frames))
+        pictures = inputs["input_ids"] == loaded.processor.image_token_id
+        tally.visual_tokens = sum(item.total_tokens for item in media if isinstance(item, Frames)) + int(pictures.sum())
         room = loaded.info.context - tally.prompt_tokens
         if room < 1:
             raise EngineError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.events import Answer, Done, Error, Event, Queued
@@ -63,6 +64,29 @@ def test_greedy_answers_are_those_of_generate(runtime: LocalRuntime, question: l
     done = run(runtime, question, Decoding(max_tokens=24, greedy=True))[-1]
     assert isinstance(done, Done)
     assert done.text == processor.decode(ids, skip_special_tokens=True)
+
+
+def test_a_begun_turn_goes_on_as_generate_goes_on_from_its_text(runtime: LocalRuntime, question: list[Message]) -> None:
+    from engine.keye import KeyeProcessor, encode, load_model
+    from engine.prompt import to_chat
+
+    folder, begun = runtime.info().path, "<think>There are a red circle and"
+    model, processor = load_model(folder), KeyeProcessor.from_pretrained(folder)
+    chat, media = to_chat(question)
+    inputs = encode(processor, processor.apply_chat_template(chat, add_generation_prompt=True) + begun, media)
+    ids = model.float().generate(**inputs, max_new_tokens=24, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    done = run(runtime, [*question, Message("assistant", (begun,))], Decoding(max_tokens=24, greedy=True))[-1]
+    assert isinstance(done, Done)
+    assert done.text == processor.decode(ids, skip_special_tokens=True)
+
+
+def test_pictures_in_a_begun_turn_are_seen_and_counted(runtime: LocalRuntime, question: list[Message]) -> None:
+    picture = np.zeros((56, 56, 3), np.uint8)
+    plain = run(runtime, [*question, Message("assistant", ("look ",))], Decoding(max_tokens=1))[-1]
+    shown = run(runtime, [*question, Message("assistant", ("look ", picture))], Decoding(max_tokens=1))[-1]
+    assert isinstance(plain, Done) and isinstance(shown, Done) and shown.finish in ("stop", "length")
+    assert shown.visual_tokens > plain.visual_tokens
+    assert shown.prompt_tokens == plain.prompt_tokens + (shown.visual_tokens - plain.visual_tokens) + 2
 
 
 def test_stopping_ends_within_one_token(runtime: LocalRuntime, question: list[Message]) -> None:
