@@ -25,6 +25,7 @@ app: setup
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python scripts/browser.py
+	$(BIN)/python scripts/sandbox.py
 	$(MAKE) lint
 	$(BIN)/python -m pytest
 
