@@ -85,7 +85,7 @@ And nobody hears it, alone, all alone,
 And nobody hears it alone.
 
 """
-    + "Oh la la la, oh la la la, oh la la la, the night is long,\nOh la la la, oh la la la, oh la la, the night is gone.\n"
+    + "Oh la la la, oh la la la, oh la la la, the night is long,\nOh la la la, oh la la la, oh la, the night is gone.\n"
     * 4
 )
 
