@@ -1,7 +1,7 @@
 """The engine from a shell.
 
     python -m engine probe VIDEO [--json]
-    python -m engine ask VIDEO "What happens?" [--model DIR] [--start S] [--end S] [--json]
+    python -m engine ask VIDEO "What happens?" [--mode think] [--model DIR] [--start S] [--end S] [--json]
 
 Exit code 0 when it worked, 2 when the user has to change something; the sentence says what."""
 
@@ -17,7 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from engine.events import Answer, Done, Error, Event, Progress, Queued
+from engine.events import (
+    Analysis,
+    Answer,
+    Done,
+    Error,
+    Event,
+    Note,
+    Progress,
+    Queued,
+    Retraction,
+    Thought,
+    ToolCall,
+    ToolResult,
+)
 from engine.video import Clip, Sampling, describe, probe, sample, sampling_for
 
 
@@ -56,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
     ask = commands.add_parser("ask", parents=[clip], help="ask about a video; the answer streams")
     ask.add_argument("question")
+    ask.add_argument("--mode", default="auto", help="auto, think, no_think or think_with_image (default: auto)")
+    ask.add_argument("--think-budget", type=int, metavar="N", help="most tokens of thought before the answer")
     ask.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of the answer")
     ask.add_argument("--greedy", action="store_true", help="always take the likeliest token")
     ask.add_argument("--seed", type=int, help="draw the same answer again")
@@ -100,13 +115,18 @@ def _readable(facts: dict[str, Any]) -> str:
 
 
 def _ask(arguments: argparse.Namespace) -> int:
+    from engine.reasoning.loop import reason
+    from engine.reasoning.modes import mode_of
     from engine.runtime.base import Message
     from engine.runtime.local import LocalRuntime
 
+    mode = mode_of(arguments.mode)
     if not arguments.question.strip():
         raise EngineError("The question is empty; write what you want to know about the video.")
     if arguments.max_tokens is not None and arguments.max_tokens < 1:
         raise EngineError(f"--max-tokens is {arguments.max_tokens}; give at least 1.")
+    if arguments.think_budget is not None and arguments.think_budget < 1:
+        raise EngineError(f"--think-budget is {arguments.think_budget}; give at least 1, or take --mode no_think.")
     info = probe(arguments.video)  # before the model: a bad file is told at once
     runtime = LocalRuntime(arguments.model, device=arguments.device)
     runtime.start()
@@ -124,7 +144,8 @@ def _ask(arguments: argparse.Namespace) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())  # Ctrl-C ends the answer, not the program
     code = 0
-    for event in runtime.stream([Message("user", (frames, arguments.question))], decoding, stop):
+    question = [Message("user", (frames, arguments.question))]
+    for event in reason(runtime, question, decoding, stop, mode, think_budget=arguments.think_budget):
         if arguments.json:
             _emit(event)
         else:
@@ -142,6 +163,17 @@ def _print(event: Event) -> None:
     match event:
         case Answer(text):
             print(text, end="", flush=True)
+        case Analysis(text) | Thought(text):
+            print(text, end="", file=sys.stderr, flush=True)
+        case ToolCall(text):
+            print(f"\n[call] {text}", file=sys.stderr)
+        case ToolResult():
+            shown = "" if event.image is None else f"a picture of {event.image.shape[1]}×{event.image.shape[0]} pixels"
+            print(f"[result] {' '.join(filter(None, (event.text, shown)))}", file=sys.stderr)
+        case Retraction():
+            print("\n[this was reasoning; the answer follows]", flush=True)
+        case Note(message):
+            print(f"\nnote: {message}", file=sys.stderr)
         case Error(message):
             print(message, file=sys.stderr)
         case Queued(position):
@@ -152,7 +184,8 @@ def _print(event: Event) -> None:
             print(flush=True)
             first = f"{event.first_token_seconds:.2f} s to the first word, " if event.first_token_seconds else ""
             print(
-                f"{event.finish}: {event.visual_tokens} visual tokens, {event.answer_tokens} in the answer, "
+                f"{event.finish} ({event.mode}): {event.visual_tokens} visual tokens, {event.answer_tokens} written, "
+                f"{event.thought_tokens} of them in {event.thought_seconds:.2f} s of thought, "
                 f"{first}{event.total_seconds:.2f} s in all",
                 file=sys.stderr,
             )

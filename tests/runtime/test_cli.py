@@ -47,6 +47,17 @@ def test_ask_streams_events_and_ends_with_done(clip: Path) -> None:
     assert events[-1]["finish"] in ("stop", "length") and events[-1]["visual_tokens"] > 0
 
 
+@pytest.mark.parametrize("mode", ["think", "think_with_image"])
+def test_a_mode_streams_and_says_which_it_was(clip: Path, mode: str) -> None:
+    flags = ("--mode", mode, "--think-budget", "5", "--max-tokens", "20", "--json")
+    run = engine("ask", str(clip), "How many shapes are there?", *flags)
+    events = [json.loads(line) for line in run.stdout.splitlines()]
+    assert run.returncode == 0
+    done = events[-1]
+    assert done["type"] == "done" and done["mode"] == mode and done["answer_tokens"] <= 20
+    assert {"thought_tokens", "thought_seconds", "raw_text", "tool_calls", "notes"} <= set(done)
+
+
 def test_ask_in_words(clip: Path) -> None:
     run = engine("ask", str(clip), "Hello", "--max-tokens", "3", "--start", "1", "--end", "2.5", "--budget", "64")
     assert run.returncode == 0 and run.stdout.strip()
@@ -80,6 +91,8 @@ def test_bad_files_are_one_sentence_and_exit_code_2(tmp_path: Path, make, words:
         ("--max-tokens", "0"),
         ("--fps", "nan"),
         ("--max-frames", "-3"),
+        ("--mode", "deep"),
+        ("--think-budget", "0"),
     ],
 )
 def test_bad_flags_are_one_sentence_in_json_too(clip: Path, flags: tuple[str, ...]) -> None:
