@@ -17,6 +17,7 @@ from transformers import (
 from transformers.generation.logits_process import SuppressTokensLogitsProcessor
 
 from engine.runtime.base import Decoding
+from engine.runtime.prefix import Kept
 
 
 def warpers(decoding: Decoding, suppress: list[int], device: torch.device) -> LogitsProcessorList:
@@ -35,18 +36,26 @@ def warpers(decoding: Decoding, suppress: list[int], device: torch.device) -> Lo
 
 @torch.inference_mode()
 def next_tokens(
-    model: PreTrainedModel, inputs: dict[str, Any], decoding: Decoding, suppress: list[int]
+    model: PreTrainedModel,
+    inputs: dict[str, Any],
+    decoding: Decoding,
+    suppress: list[int],
+    kept: Kept | None = None,
 ) -> Iterator[int]:
     """Yield token ids for ever, one forward pass each; the caller decides when it is enough.
 
-    `inputs` is one processed prompt (batch of 1). The same ids as `model.generate` in greedy decoding."""
+    `inputs` is one processed prompt (batch of 1), or what engine.runtime.prefix left of it. `kept` is filled in as it
+    goes. The same ids as `model.generate` in greedy decoding."""
     ids = inputs["input_ids"]
     chain = warpers(decoding, suppress, ids.device)
     generator = None
     if decoding.seed is not None:
         generator = torch.Generator(device=ids.device).manual_seed(decoding.seed)
     output = model(**inputs, use_cache=True, logits_to_keep=1)
-    cache, deltas, length = output.past_key_values, output.rope_deltas, ids.shape[1]
+    cache, deltas = output.past_key_values, output.rope_deltas
+    length = cache.get_seq_length()
+    if kept is not None:
+        kept.cache = cache
     while True:
         scores = chain(ids, output.logits[:, -1].float())
         if decoding.greedy:
@@ -54,6 +63,8 @@ def next_tokens(
         else:
             token = torch.multinomial(scores.softmax(-1), 1, generator=generator)
         yield int(token)
+        if kept is not None:
+            kept.ids.append(int(token))
         position = (length + deltas).expand(3, 1, 1)  # past the prompt the three axes advance together
         output = model(input_ids=token, position_ids=position, past_key_values=cache, use_cache=True)
         cache, length = output.past_key_values, length + 1

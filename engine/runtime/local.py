@@ -21,6 +21,7 @@ from engine.runtime.base import Decoding, Message, ModelInfo, Status
 from engine.runtime.decode import TextStream, next_tokens
 from engine.runtime.line import Line
 from engine.runtime.placement import parameter_count, place
+from engine.runtime.prefix import Kept, Media, begin
 from engine.runtime.source import NANO, resolve_model
 from engine.video import sampling_for
 from engine.video.types import Frames
@@ -85,6 +86,7 @@ class LocalRuntime:
         self._line = Line()
         self._status = Status("starting", "Waiting to load the model.")
         self._loaded: _Loaded | None = None
+        self._kept: Kept | None = None  # of the last answer
         self._settled = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -104,7 +106,7 @@ class LocalRuntime:
         return self._wait().info
 
     def close(self) -> None:
-        self._loaded = None
+        self._loaded = self._kept = None
 
     def _wait(self) -> _Loaded:
         self.start()
@@ -199,6 +201,7 @@ class LocalRuntime:
             yield Error(str(error))
             yield tally.done("error", name)
         except (MemoryError, torch.OutOfMemoryError):
+            self._kept = None
             yield Error(
                 "The memory ran out: lower the visual token budget or the number of frames, or shorten the time range."
             )
@@ -213,11 +216,14 @@ class LocalRuntime:
         if not stop.is_set():
             yield Progress("prefill")
             began = tally.elapsed()
-            inputs, room = self._prepare(loaded, messages, tally)
+            inputs, media, room = self._prepare(loaded, messages, tally)
+            inputs, kept = begin(loaded.model, inputs, media, self._kept)
+            self._kept = None  # what cannot be used is given up before the memory is needed
             tally.prepare_seconds = tally.elapsed() - began
             finish = "length"
             text = TextStream(loaded.processor.tokenizer)
-            for token in next_tokens(loaded.model, inputs, decoding, loaded.suppress):
+            for token in next_tokens(loaded.model, inputs, decoding, loaded.suppress, kept):
+                self._kept = kept
                 if tally.first_token_seconds is None:
                     tally.first_token_seconds = tally.elapsed()
                 if stop.is_set():
@@ -237,8 +243,8 @@ class LocalRuntime:
                 yield Answer(piece)
         yield tally.done(finish, loaded.info.name)
 
-    def _prepare(self, loaded: _Loaded, messages: list[Message], tally: _Tally) -> tuple[dict[str, Any], int]:
-        """The model's inputs on its device, and how many tokens of the context are left for the answer."""
+    def _prepare(self, loaded: _Loaded, messages: list[Message], tally: _Tally) -> tuple[dict[str, Any], Media, int]:
+        """The model's inputs on its device, their media, and how many tokens of the context the answer may take."""
         prompt, media = render(messages, loaded.processor.apply_chat_template)
         inputs = dict(encode(loaded.processor, prompt, media).to(loaded.model.device))
         tally.prompt_tokens = int(inputs["input_ids"].shape[1])
@@ -250,7 +256,7 @@ class LocalRuntime:
                 f"The conversation needs {tally.prompt_tokens} tokens and the model holds {loaded.info.context}: "
                 "start a new conversation, or lower the visual token budget."
             )
-        return inputs, room
+        return inputs, media, room
 
 
 def _decoding_defaults(generation: GenerationConfig) -> Decoding:
