@@ -10,13 +10,13 @@ from typing import Any
 
 import gradio as gr
 
+from app.chat import chat_messages, mode_choices, mode_hint
 from app.demos import Demo
 from app.i18n import Language, language, say, translate
 from app.jobs import Snapshot
 from app.session import Session
-from app.studio import USER_ERRORS, ClipChoice, Limits, Studio, Turn
+from app.studio import USER_ERRORS, ClipChoice, Limits, Manner, Studio, Turn
 from app.views import (
-    chat_messages,
     conversations_html,
     demo_note,
     demos_html,
@@ -25,6 +25,7 @@ from app.views import (
     strip_html,
     suggestions_html,
 )
+from engine.reasoning.modes import mode_of
 
 Updates = dict[Any, Any]
 
@@ -98,6 +99,7 @@ class AskTab:
             self.max_frames = gr.Slider(1, 768, value=16, step=1, label=say("max_frames", lang))
             self.budget = gr.Slider(4, 65536, value=512, step=1, label=say("budget", lang))
             self.max_tokens = gr.Slider(1, 4096, value=1024, step=1, label=say("max_tokens", lang))
+            self.think_budget = gr.Slider(0, 4096, value=0, step=1, label=say("think_budget", lang))
         self.limits = [self.fps, self.max_frames, self.budget]
 
     def _build_talk(self, lang: Language) -> None:
@@ -112,6 +114,7 @@ class AskTab:
             group_consecutive_messages=False,
         )
         self.chips = gr.HTML("", js_on_load=_PICK_JS, elem_id="ks-suggestions")
+        self.mode = _mode(Session(lang=lang))
         self.question = gr.Textbox(
             label=say("question", lang),
             placeholder=say("question_hint", lang),
@@ -153,13 +156,14 @@ class AskTab:
             followed(
                 submit(
                     self.ask,
-                    [self.session, self.question, self.max_tokens],
+                    [self.session, self.question, self.mode, self.max_tokens, self.think_budget],
                     [self.session, self.remembered, *talk, self.chips],
                     concurrency_limit=None,
                     **quiet,
                 )
             )
         self.chips.select(self.take_question, None, [self.question], **quiet)
+        self.mode.input(self.take_mode, [self.session, self.mode], [self.session, self.mode], **quiet)
         self.stop_button.click(self.stop, [self.session], None, concurrency_limit=None, **quiet)
         self.new.click(self.start_new, [self.session], everything, **quiet)
         followed(self.history.select(self.open_conversation, [self.session], everything, **quiet))
@@ -275,12 +279,17 @@ class AskTab:
     def take_question(self, event: gr.EventData) -> str:
         return str(event._data.get("question", ""))
 
-    def ask(self, session: Session, text: str, max_tokens: float) -> Updates:
+    def take_mode(self, session: Session, mode: str) -> Updates:
+        session = replace(session, mode=mode_of(mode).name)
+        return {self.session: session, self.mode: _mode(session)}
+
+    def ask(self, session: Session, text: str, mode: str, max_tokens: float, think_budget: float) -> Updates:
         """Keep the question and start its answer; what was typed stays in the box if that is refused."""
         if session.clip is None:
             return self._problem(say("no_video", session.lang))
         try:
-            conversation, _ = self.studio.ask(session.conversation, text, session.clip, session.limits, int(max_tokens))
+            manner = Manner(mode_of(mode).name, int(max_tokens), int(think_budget) or None)
+            conversation, _ = self.studio.ask(session.conversation, text, session.clip, session.limits, manner)
         except USER_ERRORS as error:
             return self._problem(translate(str(error), session.lang))
         session = replace(session, conversation=conversation)
@@ -333,6 +342,7 @@ class AskTab:
         return {
             **updates,
             **self._model(session.lang, session.limits),
+            self.mode: _mode(session),
             self.session: session,
             self.remembered: self._remember(session),
             self.history: self._history(session),
@@ -416,6 +426,7 @@ class AskTab:
             self.new: gr.Button(say("new", lang)),
             self.settings: gr.Accordion(label=say("settings", lang)),
             self.max_tokens: gr.Slider(label=say("max_tokens", lang)),
+            self.think_budget: gr.Slider(label=say("think_budget", lang)),
             self.question: gr.Textbox(label=say("question", lang), placeholder=say("question_hint", lang)),
         }
 
@@ -442,6 +453,17 @@ class AskTab:
         return {"conversation": session.conversation, "lang": session.lang}
 
 
+def _mode(session: Session) -> gr.Radio:
+    """The switch above the question, with what the chosen mode means."""
+    return gr.Radio(
+        mode_choices(session.lang),
+        value=session.mode,
+        label=say("mode", session.lang),
+        info=mode_hint(session.mode, session.lang),
+        elem_id="ks-mode",
+    )
+
+
 def _brand(lang: Language) -> str:
     return f"<h1>{say('title', lang)}</h1><p>{say('tagline', lang)}</p>"
 
@@ -460,8 +482,9 @@ def _span(clip: ClipChoice | None, duration: float, lang: Language) -> dict[str,
 
 
 def _last_clip(session: Session, turns: list[Turn]) -> Session:
-    """The session with the clip and the limits of the newest question."""
+    """The session with the clip, the limits and the mode of the newest question."""
     question = turns[-1].question
+    session = replace(session, mode=mode_of(question.mode).name)
     if question.video is None:
         return session
     return replace(

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from engine.events import Answer, Done, Error, Event, Progress, Queued
+from app.steps import Steps, follow
+from engine.events import Analysis, Answer, Done, Error, Event, Progress, Queued, Retraction, Thought, ToolResult
 
 _log = logging.getLogger(__name__)
+_WRITTEN = (Answer, Analysis, Thought, ToolResult)  # what makes an answer grow
 _SAVE_SECONDS = 0.5  # how often a growing answer is written to the store
 
 
@@ -19,10 +21,11 @@ class Snapshot:
     """How far an answer is."""
 
     text: str = ""
-    waiting: str = "prefill"  # what it waits for while there is no text: queued, loading, decoding, prefill
+    waiting: str = "prefill"  # what it waits for before it begins: queued, loading, decoding, prefill
     position: int = 0  # in the queue
     error: str = ""
     done: Done | None = None
+    steps: Steps = ()  # of its reasoning
 
 
 class Job:
@@ -77,7 +80,10 @@ class Job:
         now, saved = self._now, time.monotonic()
         try:
             for event in self._events(self._stop):
+                now = replace(now, steps=follow(now.steps, event, now.text))
                 match event:
+                    case Retraction():
+                        now = replace(now, text="")
                     case Answer(text):
                         now = replace(now, text=now.text + text)
                     case Queued(position):
@@ -90,7 +96,7 @@ class Job:
                         now = replace(now, done=event)
                 if now.done is None:
                     self._set(now)
-                    if isinstance(event, Answer) and time.monotonic() - saved > _SAVE_SECONDS:
+                    if isinstance(event, _WRITTEN) and time.monotonic() - saved > _SAVE_SECONDS:
                         self._save(now)
                         saved = time.monotonic()
         except Exception as error:  # our own defect or a full disk: the user is told and the question stays

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.i18n import Language
 from app.studio import ClipChoice, Limits
+from engine.reasoning.modes import ModeName
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,4 @@ class Session:
     duration: float = 0.0  # seconds of the clip's file
     limits: Limits = field(default_factory=Limits)
     suggestions: tuple[str, ...] = ()
+    mode: ModeName = "auto"

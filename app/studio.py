@@ -12,8 +12,11 @@ from app.config import AppConfig
 from app.errors import AppError
 from app.jobs import Job, Snapshot
 from app.library import Library, disk_problem
+from app.steps import to_row
 from engine.errors import EngineError
 from engine.events import Done, Event, Progress
+from engine.reasoning.loop import reason
+from engine.reasoning.modes import MODES, ModeName, mode_of
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
 from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_video, probe, sample
 from finetune.errors import FinetuneError
@@ -23,7 +26,6 @@ from finetune.feedback.rows import AnswerFacts
 USER_ERRORS = (AppError, EngineError, FinetuneError)
 
 QUESTION_LIMIT = 8000  # characters
-MODE = "auto"  # nothing is appended to the question: the model decides how to answer
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class Limits:
 
     def apply(self, sampling: Sampling) -> Sampling:
         return sampling.with_limits(fps=self.fps, max_frames=self.max_frames, budget=self.budget)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a question is to be answered."""
+
+    mode: ModeName = "auto"
+    max_tokens: int | None = None  # thought and answer together; None leaves it to the model
+    think_budget: int | None = None  # tokens of thought; None leaves what max_tokens leaves
 
 
 @dataclass(frozen=True)
@@ -129,14 +140,15 @@ class Studio:
         text: str,
         clip: ClipChoice,
         limits: Limits,
-        max_tokens: int | None = None,
+        manner: Manner | None = None,
     ) -> tuple[str, Job]:
         """Keep the question and begin to answer it; the conversation (made here if None) and the running answer.
 
         The question is on the disk before this returns. AppError where there is nothing to ask."""
-        text = text.strip()
+        text, manner = text.strip(), manner or Manner()
         if not text:
             raise AppError("Write a question first.")
+        mode_of(manner.mode)
         if len(text) > QUESTION_LIMIT:
             raise AppError(f"The question has {len(text)} characters; the most is {QUESTION_LIMIT}. Shorten it.")
         self._file(clip.sha256)
@@ -152,12 +164,12 @@ class Studio:
             video=clip.sha256,
             start=clip.start,
             end=clip.end,
-            mode=MODE,
+            mode=manner.mode,
             sampling=asdict(limits),
         )
-        answer = self.store.begin_answer(question.id, mode=MODE)
+        answer = self.store.begin_answer(question.id, mode=manner.mode)
         job = Job(
-            events=lambda stop: self._events(earlier, text, clip, limits, max_tokens, answer.id, stop),
+            events=lambda stop: self._events(earlier, text, clip, limits, manner, answer.id, stop),
             save=lambda snapshot: self._save(answer.id, snapshot),
             unexpected=_unexpected,
         )
@@ -171,7 +183,7 @@ class Studio:
         text: str,
         clip: ClipChoice,
         limits: Limits,
-        max_tokens: int | None,
+        manner: Manner,
         answer: str,
         stop: threading.Event,
     ) -> Iterator[Event]:
@@ -183,9 +195,12 @@ class Studio:
         except Cancelled:
             yield Done(finish="stopped", text="", model=info.name)
             return
-        decoding = info.decoding if max_tokens is None else replace(info.decoding, max_tokens=max_tokens)
-        self.store.update_answer(answer, **_provenance(info, decoding, frames))
-        yield from self.runtime.stream(messages, decoding, stop)
+        decoding = info.decoding
+        if manner.max_tokens is not None:
+            decoding = replace(decoding, max_tokens=manner.max_tokens)
+        self.store.update_answer(answer, **_provenance(info, decoding, frames, manner.think_budget))
+        mode, budget = MODES[manner.mode], manner.think_budget
+        yield from reason(self.runtime, messages, decoding, stop, mode, think_budget=budget)
 
     def _messages(
         self, earlier: list[Turn], text: str, clip: ClipChoice, limits: Limits, stop: threading.Event
@@ -217,24 +232,30 @@ class Studio:
         return messages, frames
 
     def _save(self, answer: str, now: Snapshot) -> None:
+        steps = to_row(now.steps) if now.steps else None
         if now.done is None:
-            self.store.update_answer(answer, text=now.text)
+            self.store.update_answer(answer, text=now.text, reasoning=steps)
             return
         done = now.done
         self.store.finish_answer(
             answer,
             done.finish,
             text=now.text,
+            raw_text=done.raw_text or None,
+            reasoning=steps,
             error=now.error or None,
             usage={
                 "prompt_tokens": done.prompt_tokens,
                 "visual_tokens": done.visual_tokens,
                 "answer_tokens": done.answer_tokens,
+                "thought_tokens": done.thought_tokens,
+                "tool_calls": done.tool_calls,
             },
             timings={
                 "queue": done.queue_seconds,
                 "prepare": done.prepare_seconds,
                 "first_token": done.first_token_seconds,
+                "thought": done.thought_seconds,
                 "total": done.total_seconds,
             },
         )
@@ -250,14 +271,14 @@ class Studio:
         self.runtime.close()
 
 
-def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames) -> AnswerFacts:
+def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames, think_budget: int | None) -> AnswerFacts:
     """What an answer came from, as the store keeps it."""
     return {
         "model": info.name,
         "checkpoint": info.path,
         "adapter": None,
         "runtime": "local",
-        "decoding": asdict(decoding),
+        "decoding": {**asdict(decoding), "think_budget": think_budget},
         "frames": {
             "times": [round(time, 3) for time in frames.times],
             "kinds": list(frames.kinds),

@@ -8,7 +8,6 @@ import base64
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,11 +15,6 @@ import numpy as np
 from app.i18n import Language, say, translate
 from engine.runtime.base import ModelInfo, Status
 from engine.video.types import Frames
-from finetune.feedback import Answer
-
-if TYPE_CHECKING:
-    from app.jobs import Snapshot
-    from app.studio import Turn
 
 _TIME = re.compile(r"(?<![\d:.])(?:(\d{1,2}):)?(\d{1,2}):([0-5]\d)(?:\.(\d{1,3}))?(?![\d:])")
 _THUMB_HEIGHT = 96  # pixels
@@ -56,50 +50,6 @@ def answer_markdown(text: str, offset: float, end: float) -> str:
 def question_markdown(text: str) -> str:
     """A user's question as Markdown that shows it as typed."""
     return re.sub(r"([\\`*_{}\[\]()#+!|~>-])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
-
-
-def chat_messages(turns: Sequence[Turn], now: Snapshot | None, lang: Language) -> list[dict[str, Any]]:
-    """A conversation as `gr.Chatbot` takes it. `now` is how far the newest answer is while it is being written."""
-    messages: list[dict[str, Any]] = []
-    for number, turn in enumerate(turns):
-        messages.append({"role": "user", "content": question_markdown(turn.question.text)})
-        running = now is not None and number == len(turns) - 1
-        if running:
-            assert now is not None
-            messages.append({"role": "assistant", "content": _running(turn, now, lang)})
-        elif turn.answer is not None:
-            messages.append({"role": "assistant", "content": _finished(turn.answer, turn, lang)})
-    return messages
-
-
-def _running(turn: Turn, now: Snapshot, lang: Language) -> str:
-    if now.text:
-        return answer_markdown(now.text, *turn.span)
-    return f"<small>{escape(say(now.waiting, lang, n=now.position))} …</small>"
-
-
-def _finished(answer: Answer, turn: Turn, lang: Language) -> str:
-    parts = [answer_markdown(answer.text, *turn.span)] if answer.text else []
-    if answer.error:
-        parts.append(f"⚠ {question_markdown(translate(answer.error, lang))}")
-    facts = []
-    if ended := say(f"finish_{answer.finish}", lang):
-        facts.append(ended)
-    if (usage := answer.usage) and answer.timings and answer.timings.get("first_token") is not None:
-        facts.append(
-            say(
-                "meta",
-                lang,
-                model=answer.model,
-                visual=f"{usage['visual_tokens']:,}",
-                first=f"{answer.timings['first_token']:.2f}",
-                tokens=usage["answer_tokens"],
-                total=f"{answer.timings['total']:.2f}",
-            )
-        )
-    if facts:
-        parts.append(f"<small>{escape(' · '.join(facts))}</small>")
-    return "\n\n".join(parts)
 
 
 def demo_note(info: ModelInfo, lang: Language) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from finetune.feedback.rows import Answer
 from finetune.feedback.store import Store
 
 
@@ -22,7 +23,16 @@ def export_conversation(store: Store, conversation: str) -> dict[str, Any]:
         **asdict(history.conversation),
         "videos": list(videos.values()),
         "turns": [
-            {"question": asdict(turn.question), "answers": [asdict(answer) for answer in turn.answers]}
+            {"question": asdict(turn.question), "answers": [_answer(answer) for answer in turn.answers]}
             for turn in history.turns
         ],
     }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    """Without the pictures that were looked at on the way: they are of the video."""
+    row = asdict(answer)
+    for step in (row["reasoning"] or {}).get("steps", ()):
+        step.pop("image", None)
+        step.pop("frame", None)
+    return row

@@ -70,8 +70,9 @@ class Answer:
     runtime: str | None
     decoding: dict[str, Any] | None
     frames: dict[str, Any] | None  # times (seconds), kinds and visual tokens of the frames that were sent
-    usage: dict[str, Any] | None  # prompt_tokens, visual_tokens, answer_tokens
-    timings: dict[str, Any] | None  # seconds: queue, prepare, first_token, total
+    usage: dict[str, Any] | None  # prompt_tokens, visual_tokens, answer_tokens, thought_tokens, tool_calls
+    timings: dict[str, Any] | None  # seconds: queue, prepare, first_token, thought, total
+    reasoning: dict[str, Any] | None  # steps: what was thought and looked at on the way, with small pictures
     created: str
 
 
@@ -88,6 +89,7 @@ class AnswerFacts(TypedDict, total=False):
     frames: Mapping[str, Any] | None
     usage: Mapping[str, Any] | None
     timings: Mapping[str, Any] | None
+    reasoning: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def question_of(row: Row) -> Question:
 
 def answer_of(row: Row) -> Answer:
     fields = {key: value for key, value in row.items() if key not in ("question_id", "writer_pid", "writer_started")}
-    for key in ("decoding", "frames", "usage", "timings"):
+    for key in ("decoding", "frames", "usage", "timings", "reasoning"):
         fields[key] = None if fields[key] is None else _loads(fields[key])
     return Answer(question=row["question_id"], **fields)
 

@@ -74,5 +74,11 @@ def m001_conversations(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m002_reasoning(db: Database) -> None:
+    """How a model came to its answer: {"steps": [...]}, as the page shows it. Its own words are in raw_text."""
+    db.execute("ALTER TABLE answers ADD COLUMN reasoning TEXT CHECK (reasoning IS NULL OR json_valid(reasoning))")
+
+
 STEPS = tuple(step.name for step in migrations.pending(Database(memory=True, execute_plugins=False)))
 """Every step there is, in order."""

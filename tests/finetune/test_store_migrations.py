@@ -49,7 +49,45 @@ INSERT INTO questions VALUES ('q1', 'c1', 0, 'What is it?',
 INSERT INTO answers VALUES ('a1', 'q1', 'A cat', NULL, 'stop', NULL, 'auto', 'keye-nano', '/m/nano', NULL, 'local',
     '{"seed": 1}', '{"times": [1.5]}', NULL, '{"total": 0.5}', '2025-01-01T00:00:01.000Z', 1, 'then');
 """
-OLD = {"m001_conversations": VERSION_1}
+VERSION_2 = """
+CREATE TABLE "_sqlite_migrations" ("id" INTEGER PRIMARY KEY, "migration_set" TEXT, "name" TEXT, "applied_at" TEXT);
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name" ON "_sqlite_migrations" ("migration_set", "name");
+CREATE TABLE videos (sha256 TEXT PRIMARY KEY NOT NULL CHECK (length(sha256) = 64), name TEXT NOT NULL,
+    path TEXT NOT NULL, probe TEXT NOT NULL CHECK (json_valid(probe)), created TEXT NOT NULL) STRICT;
+CREATE TABLE conversations (id TEXT PRIMARY KEY NOT NULL, title TEXT NOT NULL, created TEXT NOT NULL,
+    updated TEXT NOT NULL, model TEXT, language TEXT) STRICT;
+CREATE TABLE questions (id TEXT PRIMARY KEY NOT NULL,
+    conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    text TEXT NOT NULL, video TEXT REFERENCES videos(sha256), clip_start REAL, clip_end REAL, mode TEXT NOT NULL,
+    sampling TEXT NOT NULL CHECK (json_valid(sampling)), created TEXT NOT NULL,
+    UNIQUE (conversation_id, position)) STRICT;
+CREATE TABLE answers (id TEXT PRIMARY KEY NOT NULL,
+    question_id TEXT NOT NULL REFERENCES questions(id) ON DELETE CASCADE, text TEXT NOT NULL, raw_text TEXT,
+    finish TEXT NOT NULL CHECK (finish IN ('running', 'stop', 'length', 'stopped', 'error')), error TEXT,
+    mode TEXT NOT NULL, model TEXT, checkpoint TEXT, adapter TEXT, runtime TEXT,
+    decoding TEXT CHECK (decoding IS NULL OR json_valid(decoding)),
+    frames TEXT CHECK (frames IS NULL OR json_valid(frames)), usage TEXT CHECK (usage IS NULL OR json_valid(usage)),
+    timings TEXT CHECK (timings IS NULL OR json_valid(timings)), created TEXT NOT NULL, writer_pid INTEGER NOT NULL,
+    writer_started TEXT NOT NULL,
+    reasoning TEXT CHECK (reasoning IS NULL OR json_valid(reasoning))) STRICT;
+CREATE INDEX conversations_by_age ON conversations(updated, id);
+CREATE INDEX questions_of_video ON questions(video);
+CREATE INDEX answers_of_question ON answers(question_id, id);
+CREATE INDEX answers_running ON answers(writer_pid) WHERE finish = 'running';
+INSERT INTO "_sqlite_migrations" VALUES (1, 'keye_studio', 'm001_conversations', '2025-01-01 00:00:00.000000+00:00');
+INSERT INTO "_sqlite_migrations" VALUES (2, 'keye_studio', 'm002_reasoning', '2025-02-01 00:00:00.000000+00:00');
+INSERT INTO videos VALUES ('cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', '猫.mp4', '/v/c.mp4',
+    '{"fps": 25}', '2025-01-01T00:00:00.000Z');
+INSERT INTO conversations VALUES ('c1', 'What is it?', '2025-01-01T00:00:00.000Z', '2025-01-02T00:00:00.000Z',
+    'keye-nano', NULL);
+INSERT INTO questions VALUES ('q1', 'c1', 0, 'What is it?',
+    'cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 1.5, NULL, 'auto', '{"fps": 2.0}',
+    '2025-01-01T00:00:00.000Z');
+INSERT INTO answers VALUES ('a1', 'q1', 'A cat', NULL, 'stop', NULL, 'auto', 'keye-nano', '/m/nano', NULL, 'local',
+    '{"seed": 1}', '{"times": [1.5]}', NULL, '{"total": 0.5}', '2025-01-01T00:00:01.000Z', 1, 'then',
+    '{"steps": [{"kind": "thought", "text": "Whiskers."}]}');
+"""
+OLD = {"m001_conversations": VERSION_1, "m002_reasoning": VERSION_2}
 
 
 @pytest.fixture(params=sorted(OLD))
@@ -134,7 +172,7 @@ def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
     later._migrations = list(migrations._migrations)
 
     @later()
-    def m002_votes(db: Database) -> None:
+    def m003_votes(db: Database) -> None:
         db.table("conversations").transform(rename={"language": "tongue"})
         db.execute("CREATE TABLE votes (answer TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE) STRICT")
         db.execute("INSERT INTO votes SELECT id FROM answers")
@@ -142,7 +180,7 @@ def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
             raise RuntimeError("in the middle")
 
     monkeypatch.setattr(database, "migrations", later)
-    monkeypatch.setattr(database, "STEPS", (*STEPS, "m002_votes"))
+    monkeypatch.setattr(database, "STEPS", (*STEPS, "m003_votes"))
 
 
 def test_a_later_step_may_rebuild_a_table_without_losing_what_hangs_on_it(
@@ -169,7 +207,7 @@ def test_a_step_that_fails_leaves_the_file_as_it_was(old: Path, monkeypatch: pyt
 
 def test_a_file_of_a_newer_version_is_refused_and_untouched(old: Path) -> None:
     conn = sqlite3.connect(old)
-    conn.execute("INSERT INTO _sqlite_migrations VALUES (2, 'keye_studio', 'm999_future', 'then')")
+    conn.execute("INSERT INTO _sqlite_migrations VALUES (NULL, 'keye_studio', 'm999_future', 'then')")
     conn.commit()
     conn.close()
     before = old.read_bytes()
