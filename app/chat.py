@@ -103,13 +103,13 @@ def thought_messages(steps: Steps, running: bool, span: tuple[float, float], lan
     for step in steps:
         if step.kind == "note":
             continue
-        if step.kind == "result" and blocks and "call" in blocks[-1]["of"]:
+        if step.kind == "result" and blocks and blocks[-1]["of"] == "call":
             block = blocks[-1]
             block["content"] += "\n\n" + _result(step, lang)
             block["metadata"]["duration"] += step.seconds
         else:
             text = _call(step) if step.kind == "call" else answer_markdown(step.text, *span)
-            block = {"role": "assistant", "content": text, "of": [step.kind], "metadata": _metadata(step, lang)}
+            block = {"role": "assistant", "content": text, "of": step.kind, "metadata": _metadata(step, lang)}
             block["metadata"]["id"] = f"{key}-{len(blocks)}"
             if step.kind == "analysis":
                 pass

@@ -213,11 +213,11 @@ class _Answering:
         return ours or done.finish
 
     def _read(self, text: str) -> Generator[Event, None, Literal["call", "loop"] | None]:
-        """Character by character, so that a turn goes on right behind its tool call."""
+        """Where there are tools character by character, so that a turn goes on right behind its call."""
         events: list[Event] = []
         found: Literal["call"] | None = None
-        for at, character in enumerate(text):
-            new = self.parser.push(character)
+        for at, piece in enumerate(text if self.mode.tools else (text,)):
+            new = self.parser.push(piece)
             events += new
             if new and isinstance(new[-1], ToolCall):
                 self.call, found, text = new[-1], "call", text[: at + 1]

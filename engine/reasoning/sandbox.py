@@ -68,7 +68,7 @@ def unavailable() -> str:
     if filter_program() is None:
         return "Python code of the model is not run: its sandbox does not know this processor."
     try:
-        output = _run("print(6 * 7)", {}, Limits(seconds=30), None)
+        output = _run("print(6 * 7)", {}, Limits(seconds=120, cpu_seconds=60), None)
     except (OSError, EngineError):
         output = Output("")
     if output.text.strip() == "42":

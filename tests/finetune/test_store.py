@@ -299,6 +299,18 @@ def test_export_is_json_with_everything_but_the_paths_of_videos(store: Store) ->
     assert "/videos/" not in json.dumps(exported)
 
 
+def test_export_keeps_the_reasoning_without_its_pictures_of_the_video(store: Store) -> None:
+    talk = store.new_conversation("What?")
+    question = store.add_question(talk.id, "What?", mode="think_with_image")
+    steps = [{"kind": "thought", "text": "closer"}, {"kind": "result", "image": "data:x", "frame": "data:y"}]
+    answer = store.begin_answer(question.id, mode="think_with_image")
+    store.finish_answer(answer.id, "stop", text="A cat", reasoning={"steps": steps}, raw_text="<think>closer")
+    ((_, kept),) = store.turns(talk.id)
+    assert kept is not None and kept.reasoning == {"steps": steps} and kept.raw_text == "<think>closer"
+    (turn,) = export_conversation(store, talk.id)["turns"]
+    assert turn["answers"][0]["reasoning"] == {"steps": [steps[0], {"kind": "result"}]}
+
+
 def test_a_closed_store_says_so(store: Store) -> None:
     store.close()
     with pytest.raises(FinetuneError, match="closed"):
