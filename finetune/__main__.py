@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         if "act" in args:
-            args.act(args)
+            return args.act(args) or 0
         elif args.command == "nano":
             from finetune.train import train
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -76,14 +77,35 @@ class Tally:
         self.unscored += verdict.published is None or verdict.strict is None
 
     def leave_out(self, task: str, problem: str) -> None:
-        """Count an item that cannot be scored at all."""
-        self.problems[task, problem] += 1
+        """Count an item that cannot be scored at all. Of a problem only what stands before a colon is counted, so that
+        a thousand missing files are one problem."""
+        self.problems[task, kind(problem)] += 1
         self.unscored += 1
 
     def macro(self, scoring: Scoring) -> float | None:
         """The headline: the unweighted mean of the tasks' percentages (KC-MMBENCH.md §7)."""
         shares = [p for task in self.tasks.values() if (p := task.of(scoring).percent) is not None]
         return sum(shares) / len(shares) if shares else None
+
+    def macro_interval(self, scoring: Scoring) -> tuple[float, float] | None:
+        """The 95 % interval of the headline: the tasks' Wilson intervals combined as those of a sum of independent
+        shares (MOVER: Zou and Donner 2008)."""
+        counts = [c for task in self.tasks.values() if (c := task.of(scoring)).total]
+        mean = self.macro(scoring)
+        if mean is None:
+            return None
+        below = above = 0.0
+        for count in counts:
+            low, high = wilson(count.right, count.total)
+            share = count.right / count.total
+            below += (share - low) ** 2
+            above += (high - share) ** 2
+        return mean - 100 * math.sqrt(below) / len(counts), mean + 100 * math.sqrt(above) / len(counts)
+
+    def all_items(self, scoring: Scoring) -> Count:
+        """Every item alike, whatever its task."""
+        several = [task.of(scoring) for task in self.tasks.values()]
+        return Count(sum(c.right for c in several), sum(c.total for c in several))
 
     def summary(self) -> dict[str, Any]:
         """What `python -m finetune score` prints: percentages with two decimals; None where nothing could be scored."""
@@ -101,6 +123,11 @@ class Tally:
             for task, several in self.categories.items()
         }
         return out | {"unscored": self.unscored}
+
+
+def kind(problem: str) -> str:
+    """What kind of problem a sentence tells of: what it is about comes after a colon."""
+    return problem.partition(": ")[0]
 
 
 def rounded(percent: float | None) -> float | None:
