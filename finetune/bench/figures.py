@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MACRO = "macro"
 
-_KC_MODELS = ("Keye-VL-8B think", "Keye-VL-8B auto", "MiMo-VL-7B", "InternVL3-8B", "Qwen2.5-VL-7B", "Qwen2.5-VL-3B")
+_KC_MODELS = ("Keye-VL-8B think", "Keye-VL-8B auto", "MiMo-VL 7B", "InternVL3 8B", "Qwen2.5-VL 7B", "Qwen2.5-VL 3B")
 _KC = {
     "CPV": (55.1, 55.9, 16.66, 14.95, 20.08, 12.39),
     "Hot_Videos_Aggregation": (54.3, 55.0, 49.00, 52.31, 46.35, 42.38),
@@ -14,7 +14,7 @@ _KC = {
     "SPU": (87.1, 84.9, 81.86, 75.64, 81.34, 74.09),
     MACRO: (68.03, 66.93, 57.62, 51.97, 51.94, 45.20),
 }
-_VIDEO_MODELS = ("Keye-VL-8B think", "Keye-VL-8B auto", "MiMo-VL-7B-RL", "InternVL3-8B", "Qwen2.5-VL-7B", "GPT-4o")
+_VIDEO_MODELS = ("Keye-VL-8B think", "Keye-VL-8B auto", "MiMo-VL 7B-RL", "InternVL3 8B", "Qwen2.5-VL 7B", "GPT-4o")
 _VIDEO = {
     "video-mme": (67.7, 59.7, 67.4, 66.3, 65.1, 71.9),
     "video-mmmu": (57.6, 56.9, 43.3, 48.9, 47.4, None),

@@ -98,7 +98,7 @@ def scores_table(facts: dict[str, Any]) -> str:
 def _row(
     name: str, items: int, both: dict[str, Any], peers: dict[str, float], models: Iterable[str], css: str = ""
 ) -> str:
-    cells = [f"<th scope='row'>{_text(name)}</th>", f"<td>{items:,}</td>"]
+    cells = [f"<th scope='row'>{_name(name)}</th>", f"<td>{items:,}</td>"]
     cells += [_own(both["published"], bar=True), _own(both["strict"], bar=False)]
     cells += [
         f'<td class="kb-peer">{peers[m]:.1f}</td>' if m in peers else '<td class="kb-peer">–</td>' for m in models
@@ -145,7 +145,7 @@ def _problems(facts: dict[str, Any]) -> str:
     if not facts["problems"]:
         return ""
     rows = [
-        f"<tr><td>{_text(p['task'])}</td><td>{p['items']:,}</td><td class='kb-text'>{_text(p['problem'])}</td>"
+        f"<tr><td>{_name(p['task'])}</td><td>{p['items']:,}</td><td class='kb-text'>{_text(p['problem'])}</td>"
         f"<td class='kb-text'><small>{_text(', '.join(p['examples']))}</small></td></tr>"
         for p in facts["problems"]
     ]
@@ -196,19 +196,30 @@ def _method(facts: dict[str, Any]) -> str:
         "Published scoring repeats the benchmark's own rules with their quirks; strict scoring leaves the known "
         "defects out: marks and capitals do not matter, a judge's reply must be a verdict and nothing else."
     )
-    lines.append(f"Model: {settings['checkpoint']}.")
     return "<h2>How it was measured</h2><ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
 
 
 def _table(heads: Sequence[str], rows: Sequence[str], text_from: int = 99) -> str:
     cells = "".join(
-        f"<th scope='col'{' class=kb-text' if at >= text_from else ''}>{_text(head)}</th>"
+        f"<th scope='col'{' class=kb-text' if at >= text_from else ''}>{_broken(head)}</th>"
         for at, head in enumerate(heads)
     )
     return (
         f'<div class="kb-scroll" tabindex="0"><table><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _broken(head: str) -> str:
+    """A heading on two lines where it is a model's: its name, and its size or how it was asked."""
+    if not any(character.isdigit() for character in head):
+        return _text(head)
+    return "<br>".join(_text(part).replace("-", "&#8209;") for part in head.split(" ", 1))
+
+
+def _name(task: str) -> str:
+    """A task's name that may be broken after an underscore."""
+    return _text(task).replace("_", "_<wbr>")
 
 
 def _range(share: dict[str, Any]) -> str:

@@ -10,6 +10,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from engine.runtime.base import Runtime
+from finetune.bench.base import Item, rows
+from finetune.bench.predictions import Predictions
+from finetune.bench.registry import benchmark
+from finetune.bench.run import Plan, run
 from tests.media import make_clip
 
 COLOURS = ("red", "blue", "green", "orange")
@@ -148,3 +153,24 @@ MAKERS = {
     "longvideobench": longvideobench,
     "mmvu": mmvu,
 }
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>=cmd()\u202e</style>'
+
+
+def hostile(tmp_path: Path, nano: Runtime) -> tuple[Plan, Path]:
+    """A run in which every text that comes from outside is hostile."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    picture(data / "images" / "a.png", 0)
+    body = [[EVIL + str(n), "a.png", EVIL, "是", EVIL] for n in range(3)] + [[EVIL, EVIL, "q", "是", ""]]
+    table(data / "subsets" / "SPU.tsv", KC_HEADING, body)
+    plan = Plan(benchmark("kc-mmbench"), data, max_tokens=1)
+    assert run(plan, nano, out)
+    with Predictions(out) as predictions:
+        for row in rows(plan.benchmark, data):
+            if isinstance(row, Item):
+                record = predictions.get((row.task, row.index))
+                assert record is not None
+                predictions.add({**record, "output": EVIL, "judge_reply": EVIL, "finish": "length"})
+    settings = json.loads((out / "settings.json").read_text())
+    (out / "settings.json").write_text(json.dumps({**settings, "judge": EVIL, "model": EVIL}))
+    return plan, out
