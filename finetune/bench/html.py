@@ -4,7 +4,7 @@ Questions, answers and outputs come from downloaded tables and from models: they
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,13 @@ from typing import Any
 _CSS = Path(__file__).resolve().parents[2] / "assets" / "report.css"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SHOWN = 1500  # characters of one text
+
+Words = Callable[[str], str]
+"""Puts a fixed text into the reader's language."""
+
+
+def _english(text: str) -> str:
+    return text
 
 
 def page(facts: dict[str, Any], worst: Sequence[dict[str, Any]]) -> str:
@@ -50,17 +57,20 @@ def _header(facts: dict[str, Any]) -> str:
     )
 
 
-def headline(facts: dict[str, Any]) -> str:
+def headline(facts: dict[str, Any], words: Words = _english) -> str:
     """The mean of the tasks under both scorings, and how many items there were."""
     cards = [
-        (_percent(facts["macro"][scoring]["percent"]), f"{words}, mean of tasks", _range(facts["macro"][scoring]))
-        for scoring, words in (("published", "published scoring"), ("strict", "strict scoring"))
+        (_percent(facts["macro"][scoring]["percent"]), words(told), _range(facts["macro"][scoring]))
+        for scoring, told in (
+            ("published", "published scoring, mean of tasks"),
+            ("strict", "strict scoring, mean of tasks"),
+        )
     ]
-    left_out = f"{facts['unscored']:,} unscored" if facts["unscored"] else "all scored"
-    cards.append((f"{facts['answered']:,}", f"of {facts['items']:,} items answered", left_out))
+    left_out = words(f"{facts['unscored']:,} unscored") if facts["unscored"] else ""
+    cards.append((f"{facts['answered']:,}", words(f"of {facts['items']:,} items answered"), left_out))
     body = "".join(
-        f'<div class="kb-head"><b>{_text(number)}</b><span>{_text(words)}<br>{_text(more)}</span></div>'
-        for number, words, more in cards
+        f'<div class="kb-head"><b>{_text(number)}</b><span>{_text(told)}<br>{_text(more)}</span></div>'
+        for number, told, more in cards
     )
     return f'<div class="kb-heads">{body}</div>'
 
@@ -77,11 +87,11 @@ def _warnings(facts: dict[str, Any]) -> str:
     return "".join(f'<p class="kb-warn">{_text(sentence)}</p>' for sentence in sentences)
 
 
-def scores_table(facts: dict[str, Any]) -> str:
+def scores_table(facts: dict[str, Any], words: Words = _english) -> str:
     """A row per task with both scorings and their intervals, beside what others published."""
     figures: dict[str, dict[str, float]] = facts["published_figures"]
     models = list(dict.fromkeys(model for row in figures.values() for model in row))
-    heads = ["Task", "Items", "Published", "Strict", *models]
+    heads = [*map(words, ("Task", "Items", "Published", "Strict")), *models]
     rows = [
         _row(
             name + ("" if task["comparable"] else " †"), task["published"]["items"], task, figures.get(name, {}), models
@@ -89,9 +99,9 @@ def scores_table(facts: dict[str, Any]) -> str:
         for name, task in facts["tasks"].items()
     ]
     items = sum(task["published"]["items"] for task in facts["tasks"].values())
-    rows.append(_row("Mean of tasks", items, facts["macro"], figures.get("macro", {}), models, "kb-total"))
+    rows.append(_row(words("Mean of tasks"), items, facts["macro"], figures.get("macro", {}), models, "kb-total"))
     if len(facts["tasks"]) > 1:
-        rows.append(_row("All items alike", items, facts["all_items"], {}, models))
+        rows.append(_row(words("All items alike"), items, facts["all_items"], {}, models))
     return _table(heads, rows)
 
 

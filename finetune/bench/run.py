@@ -122,9 +122,11 @@ def _keep_settings(out: Path, settings: dict[str, Any], judge: Judge | None) -> 
         except (ValueError, AttributeError, OSError) as error:
             raise FinetuneError(f"{path} is damaged; name another --out.") from error
         if judge is None and differing == ["judge"]:
-            raise FinetuneError(f"{out} was judged by {earlier['judge']}; give the judge again or name another --out.")
+            raise FinetuneError(f"{out} was judged by {earlier['judge']}; give the judge again, or name another --out.")
         if differing:
-            raise FinetuneError(f"{out} holds a run with another {', '.join(differing)}; name another --out.")
+            raise FinetuneError(
+                f"{out} holds a run with another {', '.join(differing)}; name another --out or move it away."
+            )
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", "utf-8")
     partial.replace(path)
