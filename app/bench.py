@@ -64,8 +64,8 @@ class BenchTab:
         self.start_button.click(
             self.start, [self.lang, self.which, self.data, self.mode, self.limit, self.judge], shown, **quiet
         )
-        self.stop_button.click(self.stop, [self.lang], shown, **quiet)
-        self.ticker.tick(self.tick, [self.lang], shown, **quiet)
+        self.stop_button.click(self.stop, [self.lang], shown, concurrency_limit=None, **quiet)
+        self.ticker.tick(self.tick, [self.lang], shown, concurrency_limit=None, **quiet)
 
     def open_page(self, remembered: Any, which: str) -> Updates:
         return self.set_language(remembered.get("lang") if isinstance(remembered, dict) else None, which)

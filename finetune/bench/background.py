@@ -12,6 +12,7 @@ from typing import Any
 from engine.errors import EngineError
 from engine.runtime.base import Runtime
 from finetune.bench.judge import Judge
+from finetune.bench.open_runtime import requests_in_flight
 from finetune.bench.report import write_report
 from finetune.bench.run import Plan, Progress, run
 from finetune.errors import FinetuneError
@@ -49,7 +50,6 @@ class Background:
         runtime: Runtime,
         out: Path,
         *,
-        parallel: int = 4,
         judge: Callable[[], Judge | None] = lambda: None,
     ) -> None:
         """Begin a run, or go on with the one in `out`; returns at once. `judge` is called when the run begins, since
@@ -63,7 +63,7 @@ class Background:
             self._stop = threading.Event()
             self._state = State(running=True, out=out)
             self._thread = threading.Thread(
-                target=self._run, args=(plan, runtime, out, parallel, judge), name="benchmark", daemon=True
+                target=self._run, args=(plan, runtime, out, judge), name="benchmark", daemon=True
             )
             self._thread.start()
 
@@ -84,13 +84,13 @@ class Background:
         with self._lock:
             self._state = replace(self._state, **changes)
 
-    def _run(self, plan: Plan, runtime: Runtime, out: Path, parallel: int, judge: Callable[[], Judge | None]) -> None:
+    def _run(self, plan: Plan, runtime: Runtime, out: Path, judge: Callable[[], Judge | None]) -> None:
         try:
             run(
                 plan,
                 runtime,
                 out,
-                parallel=parallel,
+                parallel=requests_in_flight(runtime),
                 judge=judge(),
                 report=lambda progress: self._set(progress=progress),
                 stop=self._stop,

@@ -38,7 +38,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     bench.add_argument("--judge", metavar="URL", help=f"OpenAI-compatible judge; its key is read from {KEY_VARIABLE}")
     bench.add_argument("--judge-model", metavar="NAME", help="its model (default: the first it lists)")
     bench.add_argument("--limit", type=int, metavar="N", help="at most N items of each task")
-    bench.add_argument("--parallel", type=int, default=4, metavar="N", help="requests in flight (default: 4)")
+    bench.add_argument("--parallel", type=int, metavar="N", help="requests in flight (default: local 2, a server 8)")
     bench.add_argument("--max-tokens", type=int, default=2048, metavar="N", help="longest answer (default: 2048)")
     bench.add_argument("--fps", type=float, metavar="F", help="frames to take per second of a video")
     bench.add_argument("--max-frames", type=int, metavar="N", help="most frames of a video")
@@ -54,7 +54,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from finetune.bench.open_runtime import open_runtime
+    from finetune.bench.open_runtime import open_runtime, requests_in_flight
     from finetune.bench.registry import benchmark
     from finetune.bench.report import write_report
     from finetune.bench.run import Plan, run
@@ -86,7 +86,8 @@ def _bench(args: argparse.Namespace) -> int:
         before = signal.signal(signal.SIGINT, lambda *_: stop.set())  # ends the run between two tokens
         try:
             bar = Bar()
-            whole = run(plan, runtime, out, parallel=args.parallel, judge=judge, report=bar.show, stop=stop)
+            parallel = requests_in_flight(runtime) if args.parallel is None else args.parallel
+            whole = run(plan, runtime, out, parallel=parallel, judge=judge, report=bar.show, stop=stop)
             bar.end()
         finally:
             signal.signal(signal.SIGINT, before)

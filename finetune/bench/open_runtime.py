@@ -16,3 +16,9 @@ def open_runtime(model: str | None, runtime: str = "local") -> Runtime:
     opened = LocalRuntime(model)
     opened.start()
     return opened
+
+
+def requests_in_flight(runtime: Runtime) -> int:
+    """How many items to ask at once where nobody says: the local runtime answers one at a time, so a second one only
+    reads its pictures meanwhile and a conversation on the page does not wait long; a server batches more."""
+    return 2 if isinstance(runtime, LocalRuntime) else 8

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -64,11 +66,29 @@ class Plan:
             "benchmark": self.benchmark.name,
             "model": info.name,
             "checkpoint": info.path,
+            "weights": fingerprint(Path(info.path)),
             "mode": self.mode,
             "max_tokens": self.max_tokens,
             "greedy": True,
             "sampling": asdict(self.sampling(info)),
         }
+
+
+_ENDS = 1 << 16  # bytes at either end of a file of weights
+
+
+def fingerprint(folder: Path) -> str | None:
+    """Tells the weights in a model folder from others in the same place, such as those of a later training; None
+    where there are none. Only the ends of the files are read, so it takes no time even for a large model."""
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(file.read(_ENDS))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _ENDS))
+            digest.update(file.read(_ENDS) + str(size).encode())
+    return digest.hexdigest()[:16] if files else None
 
 
 @dataclass(frozen=True)

@@ -48,14 +48,14 @@ def test_a_run_in_the_background_is_watched_stopped_and_gone_on_with(tmp_path: P
     runtime, background = open_runtime(None), Background()
     data, out = made_up.kc_mmbench(tmp_path / "data", each=10), tmp_path / "out"
     plan: Plan = plan_from("kc-mmbench", str(data), "auto", None, out)
-    background.start(plan, runtime, out, parallel=2)
+    background.start(plan, runtime, out)
     with pytest.raises(FinetuneError, match="still running"):
         background.start(plan, runtime, out)
     background.close(120)
     state = background.state()
     assert not state.running and state.error == "" and state.facts is not None
     assert state.facts["items"] == 60 and state.facts["answered"] < 60
-    background.start(plan, runtime, out, parallel=2)
+    background.start(plan, runtime, out)
     assert background._thread is not None
     background._thread.join(120)
     state = background.state()

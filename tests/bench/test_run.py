@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 
 from engine.runtime.base import Runtime
 from engine.runtime.source import NANO
+from finetune.__main__ import main
 from finetune.bench.open_runtime import open_runtime
 from finetune.bench.predictions import Predictions
 from finetune.bench.registry import benchmark
 from finetune.bench.report import write_report
-from finetune.bench.run import Plan, Progress, run
+from finetune.bench.run import Plan, Progress, fingerprint, run
 from finetune.errors import FinetuneError
 from tests.bench import made_up
 
@@ -95,13 +96,20 @@ def test_a_limit_counts_items_of_each_task_and_can_be_raised(tmp_path: Path, nan
 def test_other_settings_are_refused(tmp_path: Path, nano: Runtime) -> None:
     data, out = made_up.kc_mmbench(tmp_path / "data", each=1), tmp_path / "out"
     assert run(Plan(benchmark("kc-mmbench"), data, limit=1, max_tokens=2), nano, out)
-    for other in (
+    for plan in (
         Plan(benchmark("kc-mmbench"), data, mode="no_think", max_tokens=2),
         Plan(benchmark("kc-mmbench"), data, max_tokens=3),
         Plan(benchmark("kc-mmbench"), data, max_tokens=2, max_frames=5),
     ):
         with pytest.raises(FinetuneError, match="another --out"):
-            run(other, nano, out)
+            run(plan, nano, out)
+    other = tmp_path / "other"
+    shutil.copytree(NANO, other)
+    before = fingerprint(other)
+    weights = {name: t + 1 for name, t in load_file(other / "model.safetensors").items()}
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    assert before == fingerprint(NANO) != fingerprint(other)  # weights that were trained on are other weights
+    assert fingerprint(tmp_path / "nowhere") is None
     with Predictions(out), pytest.raises(FinetuneError, match="Another run"):
         Predictions(out)
 
@@ -197,15 +205,39 @@ def test_two_thousand_items_keep_memory_flat(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes().count(b"\n") == 2000
 
 
-def test_the_command_prints_scores_and_goes_on(tmp_path: Path) -> None:
+def test_the_command_prints_scores_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = made_up.kc_mmbench(tmp_path / "data", each=1), tmp_path / "out"
-    command = bench("kc-mmbench", "--data", data, "--out", out, "--max-tokens", 2, "--mode", "no_think")
-    outputs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True) for _ in range(2)]
-    for done in outputs:
-        assert done.returncode == 0, done.stderr
-        assert "mean of tasks" in done.stdout and "6 of 6" in done.stderr and "Traceback" not in done.stderr
-    assert outputs[0].stdout == outputs[1].stdout
+    command = ["bench", "kc-mmbench", "--data", str(data), "--out", str(out), "--max-tokens", "2", "--mode", "no_think"]
+    told = []
+    for _ in range(2):
+        assert main(command) == 0
+        told.append(capsys.readouterr())
+        assert "mean of tasks" in told[-1].out and "6 of 6" in told[-1].err
+    assert told[0].out == told[1].out
     assert json.loads((out / "settings.json").read_text())["mode"] == "no_think"
+
+
+def test_interrupting_the_command_keeps_what_was_answered(tmp_path: Path) -> None:
+    data, out = made_up.kc_mmbench(tmp_path / "data", each=60), tmp_path / "out"
+    command = [*bench("kc-mmbench", "--data", data, "--out", out, "--mode", "auto")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
+    file = out / "predictions.jsonl"
+    while not (file.is_file() and file.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in errors and "goes on from here" in errors
+    assert "unscored" in printed
+    facts = json.loads((out / "report.json").read_text("utf-8"))
+    assert 3 <= facts["answered"] < facts["items"] == 360
+
+
+def heed_interrupts() -> None:
+    """A shell that starts tests in the background lets them ignore interrupts: the command must not inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize(
@@ -221,8 +253,6 @@ def test_the_command_prints_scores_and_goes_on(tmp_path: Path) -> None:
     ],
 )
 def test_refusals_are_one_sentence(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from finetune.__main__ import main
-
     assert main(["bench", *arguments]) == 2
     told = capsys.readouterr()
     assert words in told.err and len(told.err.strip().splitlines()) == 1 and told.out == ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune.__main__ import main
 from finetune.bench.score import notes, score_file
 from finetune.bench.scorers import Prediction
 from finetune.bench.tasks import task_named
@@ -227,15 +228,15 @@ def test_half_characters_are_no_trouble(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n"])
-def test_nothing_to_score_is_one_sentence(tmp_path: Path, content: str | None) -> None:
+def test_nothing_to_score_is_one_sentence(
+    tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "p.jsonl"
     if content is not None:
         path.write_text(content)
-    run = subprocess.run(
-        [sys.executable, "-m", "finetune", "score", str(path)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert run.returncode == 2 and run.stdout == ""
-    assert "Traceback" not in run.stderr and len(run.stderr.strip().splitlines()) == 1
+    assert main(["score", str(path)]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and len(told.err.strip().splitlines()) == 1
 
 
 CAPTIONS = "Which caption matches better?\nOption 1: A man runs.\nOption 2: A man sleeps."
