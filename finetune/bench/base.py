@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.video.types import Clip
 from finetune.bench.modes import Mode
+from finetune.errors import FinetuneError
 
 Medium = Path | Clip
 """A picture by its path, or a video."""
@@ -73,6 +74,15 @@ def rows(benchmark: Benchmark, data: Path, limit: int | None = None) -> Iterator
             else:
                 seen.add((row.task, row.index))
         yield row
+
+
+def guarded(task: str, several: Iterator[Row]) -> Iterator[Row]:
+    """The rows of one of a benchmark's tables; where it cannot be read a flaw that says so, so that the other tables
+    can still be measured."""
+    try:
+        yield from several
+    except FinetuneError as error:
+        yield Flaw(task, "", f"the table cannot be read: {error}")
 
 
 def inside(root: Path, name: str) -> Path | str:

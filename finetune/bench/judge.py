@@ -5,6 +5,7 @@ The instructions are our own words; a judge model other than the published one g
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class JudgeError(Exception):
 
 class Judge(Protocol):
     name: str
+    pause: float  # seconds to wait after a failure, longer each time
 
     def reply(self, prompt: str, temperature: float, max_tokens: int) -> str:
         """What the judge says. Raises JudgeError where it says nothing."""
@@ -54,6 +56,7 @@ class HttpJudge:
     url: str
     name: str  # the model's name there
     key: str = ""
+    pause: float = 1.0
 
     @classmethod
     def at(cls, url: str, model: str | None = None, key: str = "") -> HttpJudge:
@@ -140,6 +143,8 @@ def _tries(judge: Judge, prompt: str, max_tokens: int, good: Any) -> Judged:
             last = Judged(judge.reply(prompt, 0.5 * number, max_tokens))
         except JudgeError as error:
             last = Judged(last.reply or "", str(error))
+            if number < TRIES - 1:
+                time.sleep(judge.pause * 2**number)
             continue
         if good(last.reply):
             return last

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finetune.bench.answers import literal
-from finetune.bench.base import Benchmark, Flaw, Item, Row, inside
+from finetune.bench.base import Benchmark, Flaw, Item, Row, guarded, inside
 from finetune.bench.tables import TableRow, tsv_rows
 from finetune.errors import FinetuneError
 
@@ -33,10 +33,9 @@ def _read(data: Path) -> Iterator[Row]:
         raise FinetuneError(f"{data} holds none of KC-MMBench's tables; it must hold {BENCHMARK.layout}.")
     for task, path in tables.items():
         if not path.is_file():
-            yield Flaw(task, "", f"the table {path.name} is missing")
+            yield Flaw(task, "", f"the table is missing: {path.name}")
             continue
-        for number, row in tsv_rows(path):
-            yield _item(task, number, row, data / "images")
+        yield from guarded(task, (_item(task, number, row, data / "images") for number, row in tsv_rows(path)))
 
 
 def _item(task: str, number: int, row: TableRow, images: Path) -> Row:

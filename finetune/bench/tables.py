@@ -34,21 +34,23 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, TableRow]]:
         raise FinetuneError(f"{path} cannot be read ({error.strerror}); check the data folder.") from error
 
 
-def _tsv_body(reader: Iterator[list[str]], heading: list[str]) -> Iterator[tuple[int, TableRow]]:
+def _tsv_body(reader: Any, heading: list[str]) -> Iterator[tuple[int, TableRow]]:
     number = 0
     while True:
-        number += 1
+        number, first = number + 1, reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, f"the row cannot be read ({error})"
+            yield number, f"the row cannot be read: {error}"
             continue
         if not fields:
             continue
         if len(fields) != len(heading):
-            yield number, f"the row has {len(fields)} fields and the heading {len(heading)}"
+            # A quotation mark that is never closed swallows the rows after it: say which lines are gone.
+            lines = f": lines {first} to {reader.line_num}" if reader.line_num > first else ""
+            yield number, f"the row has {len(fields)} fields and the heading {len(heading)}{lines}"
         elif not all(map(_readable, fields)):
             yield number, "the row is not UTF-8"
         else:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.video.types import Clip
-from finetune.bench.base import Benchmark, Flaw, Item, Row, inside
+from finetune.bench.base import Benchmark, Flaw, Item, Row, guarded, inside
 from finetune.bench.tables import json_file, text_of
 from finetune.errors import FinetuneError
 
@@ -26,13 +26,17 @@ def _read(data: Path) -> Iterator[Row]:
     for form, path in files.items():
         task = f"TempCompass {form}"
         if not path.is_file():
-            yield Flaw(task, "", f"questions/{path.name} is missing")
+            yield Flaw(task, "", f"the table is missing: {path.name}")
             continue
-        videos = json_file(path)
-        if not isinstance(videos, dict):
-            raise FinetuneError(f"{path} must map videos to questions; download it again.")
-        for video, aspects in videos.items():
-            yield from _items(task, _ASK[form], video, aspects, data)
+        yield from guarded(task, _table(task, form, path, data))
+
+
+def _table(task: str, form: str, path: Path, data: Path) -> Iterator[Row]:
+    videos = json_file(path)
+    if not isinstance(videos, dict):
+        raise FinetuneError(f"{path} must map videos to questions; download it again.")
+    for video, aspects in videos.items():
+        yield from _items(task, _ASK[form], video, aspects, data)
 
 
 def _items(task: str, suffix: str, video: str, aspects: object, data: Path) -> Iterator[Row]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.video.types import Clip
-from finetune.bench.base import Benchmark, Flaw, Item, Row, inside, with_options
-from finetune.bench.tables import parquet_rows, text_of, texts_of
+from finetune.bench.base import Benchmark, Flaw, Item, Row, guarded, inside, with_options
+from finetune.bench.tables import TableRow, parquet_rows, text_of, texts_of
 from finetune.errors import FinetuneError
 
 TRACKS = ("Perception", "Comprehension", "Adaptation")
@@ -26,14 +26,14 @@ def _read(data: Path) -> Iterator[Row]:
     videos = {p.stem: p for p in sorted(data.rglob("*.mp4")) if "question_only" not in p.parts}
     for track, paths in tables.items():
         if not paths:
-            yield Flaw("Video-MMMU", "", f"the table of {track} is missing")
+            yield Flaw("Video-MMMU", "", f"the table is missing: {track}")
             continue
-        for number, row in parquet_rows(paths, _COLUMNS):
-            assert isinstance(row, dict)
-            yield _item(track, number, row, videos, data)
+        found = parquet_rows(paths, _COLUMNS)
+        yield from guarded("Video-MMMU", (_item(track, number, row, videos, data) for number, row in found))
 
 
-def _item(track: str, number: int, row: dict[str, object], videos: dict[str, Path], data: Path) -> Row:
+def _item(track: str, number: int, row: TableRow, videos: dict[str, Path], data: Path) -> Row:
+    assert isinstance(row, dict)
     name, question, answer = text_of(row, "id"), text_of(row, "question"), text_of(row, "answer")
     index = f"{track}/{name or f'row {number}'}"
     options = texts_of(row, "options")

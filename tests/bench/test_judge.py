@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ def server() -> Iterator[Server]:
     server.http.server_close()
 
 
+def at(server: Server) -> HttpJudge:
+    """The judge there, without pauses."""
+    return replace(HttpJudge.at(server.url), pause=0.0)
+
+
 def one(output: str, answer: str = "是", question: str = "？") -> Prediction:
     return Prediction("SPU", "1", question, answer, output)
 
@@ -85,7 +91,7 @@ def test_the_request_is_what_the_protocol_wants(server: Server) -> None:
 
 
 def test_yes_no_is_asked_only_where_unclear_and_up_to_five_times(server: Server) -> None:
-    judge = HttpJudge.at(server.url)
+    judge = at(server)
     assert ask(judge, "yes_no", one("是")).reply is None and server.heard == []
     replies = iter(["不好说", "Unknown", "否"])
     server.answer = lambda request: next(replies)
@@ -98,7 +104,7 @@ def test_yes_no_is_asked_only_where_unclear_and_up_to_five_times(server: Server)
 
 
 def test_long_questions_and_answers_are_cut_as_published(server: Server) -> None:
-    judge = HttpJudge.at(server.url)
+    judge = at(server)
     server.answer = lambda request: "是"
     ask(judge, "yes_no", one("甲" + "乙" * 9000, question="头" + "中" * 12_000 + "尾"))
     text = server.heard[0]["messages"][0]["content"]
@@ -111,7 +117,7 @@ def test_long_questions_and_answers_are_cut_as_published(server: Server) -> None
     [500, 404, b"no json", b"[]", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}', ""],
 )
 def test_every_failure_is_tried_again_and_then_named(server: Server, broken: str | int | bytes) -> None:
-    judge = HttpJudge.at(server.url)
+    judge = at(server)
     server.answer = lambda request: broken
     judged = ask(judge, "verdict", one("x"))
     assert judged.reply == "" and "judge" in judged.error and len(server.heard) == 5
@@ -121,7 +127,7 @@ def test_every_failure_is_tried_again_and_then_named(server: Server, broken: str
 
 
 def test_nobody_there() -> None:
-    judge = HttpJudge("http://127.0.0.1:9/v1", "x")
+    judge = HttpJudge("http://127.0.0.1:9/v1", "x", pause=0.0)
     with pytest.raises(JudgeError):
         judge.reply("?", 0, 1)
     assert ask(judge, "list", one("x")).error
@@ -144,7 +150,7 @@ def test_a_judged_run(tmp_path: Path, server: Server, nano: Runtime) -> None:
         return 503 if "视频2, 视频1, 视频3" in text else "不能说回答正确"
 
     server.answer = first
-    judge = HttpJudge.at(server.url)
+    judge = at(server)
     assert run(plan, nano, out, judge=judge)
     facts = write_report(plan, nano.info(), out)
     tasks = facts["tasks"]
@@ -178,7 +184,7 @@ def test_a_judge_may_come_after_the_answers(tmp_path: Path, server: Server, nano
     assert run(plan, nano, out)
     assert not write_report(plan, nano.info(), out)["tasks"]["CPV"]["comparable"]
     before = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    assert run(plan, nano, out, judge=HttpJudge.at(server.url))
+    assert run(plan, nano, out, judge=at(server))
     facts = write_report(plan, nano.info(), out)
     assert facts["tasks"]["CPV"]["comparable"] and facts["tasks"]["CPV"]["published"]["percent"] == 100.0
     after = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()][len(before) :]

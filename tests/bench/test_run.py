@@ -169,7 +169,8 @@ runtime.info()
 def watch(progress):
     if progress.done in (500, 2000):
         seen[progress.done] = me.memory_info().rss
-run(Plan(benchmark("kc-mmbench"), Path(sys.argv[1]), max_tokens=1), runtime, Path(sys.argv[2]), parallel=2, report=watch)
+plan = Plan(benchmark("kc-mmbench"), Path(sys.argv[1]), max_tokens=1)
+run(plan, runtime, Path(sys.argv[2]), parallel=2, report=watch)
 print((seen[2000] - seen[500]) / 1e6)
 """
 
