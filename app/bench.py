@@ -91,6 +91,8 @@ class BenchTab:
     def start(self, lang: Language, which: str, data: str, mode: Mode, limit: float | None, judge: str) -> Updates:
         """Begin or go on; where that is refused, the sentence that says why."""
         try:
+            if self.studio.runtime.status().state == "starting":
+                raise FinetuneError("The model is still being loaded; start the benchmark once it is ready.")
             info = self.studio.runtime.info()
             out = self.studio.bench_folder / f"{which}-{info.name}-{mode}"
             plan = plan_from(which, data, mode, limit, out)
