@@ -1,5 +1,1 @@
-"""How the model is asked to reason, and what of its text is the answer."""
-
-from engine.reasoning.final_answer import final_answer
-
-__all__ = ["final_answer"]
+"""How the model is asked to reason, and what is read from and done about what it writes."""

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.reasoning import final_answer
-from engine.reasoning.final_answer import is_unfinished
+from engine.reasoning.final_answer import final_answer, is_unfinished
 
 
 @pytest.mark.parametrize(
