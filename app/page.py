@@ -7,6 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from app.ask import AskTab
+from app.bench import BenchTab
 from app.config import AppConfig
 from app.demos import load_demos
 from app.studio import Studio
@@ -18,7 +19,9 @@ _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 def build(studio: Studio) -> gr.Blocks:
     """The page over one studio."""
     with gr.Blocks(title="Keye Studio", fill_width=True) as page:
-        AskTab(page, studio, load_demos())
+        ask = AskTab(page, studio, load_demos())
+        with ask.tabs:
+            BenchTab(page, studio, ask)
     return page
 
 
@@ -38,10 +41,10 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
         enable_monitoring=False,
         footer_links=[],
         max_file_size=int(config.max_upload_gb * 1e9),
-        allowed_paths=[str(studio.library.folder.resolve())],
+        allowed_paths=[str(folder.resolve()) for folder in (studio.library.folder, studio.bench_folder)],
         favicon_path=_ASSETS / "favicon.svg",
         theme=_theme(),
-        css_paths=[_ASSETS / "style.css"],
+        css_paths=[_ASSETS / "style.css", _ASSETS / "report.css"],
         head=f"<script>{(_ASSETS / 'studio.js').read_text(encoding='utf-8')}</script>",
     )
     return page

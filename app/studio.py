@@ -16,6 +16,7 @@ from engine.errors import EngineError
 from engine.events import Done, Event, Progress
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
 from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_video, probe, sample
+from finetune.bench.background import Background
 from finetune.errors import FinetuneError
 from finetune.feedback import Answer, Question, Store
 from finetune.feedback.rows import AnswerFacts
@@ -64,6 +65,8 @@ class Studio:
         self.library = Library(config.data / "videos")
         self.store = Store(config.data / "studio.sqlite")
         self.runtime = runtime
+        self.bench = Background()
+        self.bench_folder = config.data / "bench"
         self._jobs: dict[str, Job] = {}  # by conversation; a finished one stays until the next question
         self._lock = threading.Lock()
 
@@ -245,6 +248,7 @@ class Studio:
             jobs = list(self._jobs.values())
         for job in jobs:
             job.stop()
+        self.bench.close()
         for job in jobs:
             job.join(10)
         self.runtime.close()

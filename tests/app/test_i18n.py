@@ -20,6 +20,11 @@ SPOKEN = (
     ROOT / "app" / "studio.py",
     ROOT / "app" / "library.py",
     *sorted((ROOT / "finetune" / "feedback").glob("*.py")),
+    *(
+        ROOT / "finetune" / "bench" / f"{name}.py"
+        for name in ("background", "predictions", "registry", "run", "tables")
+    ),
+    ROOT / "app" / "bench.py",
 )
 """The files whose sentences reach the page."""
 
