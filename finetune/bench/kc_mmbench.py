@@ -83,6 +83,7 @@ BENCHMARK = Benchmark(
     layout="subsets/*.tsv (CPV, Video_Topic, Video_Order, PornComment, High_like, SPU) and images/",
     notes=(
         "All pictures of an item come first, then the question with the published suffix and the mode's switch.",
+        "A judge is asked in words of our own, so its scores come near the harness's but are not the same.",
         "Without a judge, a yes or no that is unclear counts as wrong, as in the harness without a key.",
         "Without a judge, CPV and Collection_Order are compared exactly and Hot_Videos_Aggregation is matched in the "
         "answer itself; these figures cannot be compared with published ones.",
