@@ -1,0 +1,44 @@
+"""Starts SGLang's server with this package in it:  python -m engine.sglang_plugin.launch --model-path DIR [options]
+
+Takes SGLang's own options and runs in SGLang's virtual environment. The environment may set:
+
+    KEYE_SGLANG_API_KEY    the key that requests must bring; never on the command line, where other users can read it
+    KEYE_SGLANG_GUARD=1    standard input is a pipe from the supervisor: when it closes, the server ends"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+
+def main(options: list[str]) -> None:
+    from sglang.launch_server import run_server
+    from sglang.srt.plugins import load_plugins
+    from sglang.srt.server_args import prepare_server_args
+    from sglang.srt.utils import kill_process_tree
+
+    if os.environ.get("KEYE_SGLANG_GUARD"):
+        threading.Thread(target=_end_with_supervisor, name="guard", daemon=True).start()
+    key = os.environ.pop("KEYE_SGLANG_API_KEY", None)
+    load_plugins()
+    arguments = prepare_server_args([*options, *(["--api-key", key] if key else [])])
+    try:
+        run_server(arguments)
+    finally:
+        kill_process_tree(os.getpid(), include_parent=False)
+
+
+def _end_with_supervisor() -> None:
+    """Wait until the pipe closes, which happens however the supervisor ended, then end the whole process group."""
+    while os.read(0, 1024):
+        pass
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(5)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
