@@ -7,11 +7,14 @@ Takes SGLang's own options and runs in SGLang's virtual environment. The environ
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 
 def main(options: list[str]) -> None:
@@ -25,10 +28,26 @@ def main(options: list[str]) -> None:
     key = os.environ.pop("KEYE_SGLANG_API_KEY", None)
     load_plugins()
     arguments = prepare_server_args([*options, *(["--api-key", key] if key else [])])
+    _serve_facts(arguments)
     try:
         run_server(arguments)
     finally:
         kill_process_tree(os.getpid(), include_parent=False)
+
+
+def _serve_facts(arguments: Any) -> None:
+    """Adds GET /keye_info: what a client on another machine cannot read from the checkpoint's folder."""
+    from sglang.srt.entrypoints.http_server import app
+
+    from engine.runtime.checkpoint import describe_checkpoint  # only now: without a GPU the platform must come first
+
+    device = arguments.device or "cuda"
+    info = describe_checkpoint(Path(arguments.model_path), device, str(arguments.dtype))
+    facts = dataclasses.asdict(info) | {"users": arguments.max_running_requests or 0}
+
+    @app.get("/keye_info")
+    def keye_info() -> dict[str, Any]:
+        return facts
 
 
 def _end_with_supervisor() -> None:

@@ -11,7 +11,7 @@ from engine.sglang_plugin.tokenizer import ServedProcessor
 
 
 def _rope_parameters(config: KeyeConfig) -> dict[str, Any]:
-    """The rotary fields as SGLang reads them: `mrope_section` there is what makes it use three-dimensional positions."""
+    """The rotary fields as SGLang reads them: with `mrope_section` it uses three-dimensional positions."""
     return {"rope_type": "default", "rope_theta": config.rope_theta, "mrope_section": list(config.mrope_section)}
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer that the server renders conversations with: engine/keye's template, in which typed text is only text."""
+"""The tokenizer that the server renders chats with: engine/keye's template, in which typed text is only text."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class KeyeTokenizer(PreTrainedTokenizerFast):
 
     renderer: KeyeProcessor | None = None
 
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """The prompt of one conversation as text, or as ids with `tokenize`. ValueError (HTTP 400) for what the template
-        refuses; tools are refused, because the published template has no place for them."""
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:  # type: ignore[override]
+        """The prompt of one conversation as text, or as ids with `tokenize`.
+
+        ValueError (HTTP 400) for what the template refuses, and for tools, which it has no place for."""
         assert self.renderer is not None
         tokenize = options.pop("tokenize", True)
         prompt_only = options.pop("add_generation_prompt", False)

@@ -100,7 +100,7 @@ class KeyeForConditionalGeneration(nn.Module):
         return self._features(items, "image_grid_thw")
 
     def get_video_feature(self, items: list[Any]) -> Tensor:
-        """[tokens, hidden] of clips; `video_grid_thw` [runs, 3] has one row per clip, in 1.5 per run of equal frames."""
+        """[tokens, hidden] of clips; `video_grid_thw` [runs, 3] has a row per clip, in 1.5 per run of equal frames."""
         return self._features(items, "video_grid_thw")
 
     def _features(self, items: list[Any], grid: str) -> Tensor:
