@@ -29,9 +29,7 @@ class AppConfig:
         parser = argparse.ArgumentParser(prog="python -m app", description="Keye Studio in the browser.")
         parser.add_argument("--model", metavar="DIR", help="a model folder or hub id (default: keye-nano)")
         parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: what is there)")
-        parser.add_argument(
-            "--runtime", help="local, sglang or http://host:port (default: sglang with a GPU, else local)"
-        )
+        parser.add_argument("--runtime", help="local, sglang or http://host:port (default: what fits here)")
         parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only)")
         parser.add_argument("--port", type=int, help="port to listen on (default: 7860)")
         parser.add_argument("--data", type=Path, help="folder of the conversations and videos (default: data)")
