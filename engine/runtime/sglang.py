@@ -184,6 +184,8 @@ class SGLangRuntime:
     def _verify_loaded(self, endpoint: Endpoint, name: str) -> None:
         """The server would quietly load an adapter again that was taken away; here it is an error."""
         if name not in _adapters_of(endpoint):
+            with self._lock:
+                self._loaded.pop(name, None)  # a server that is started anew must not get it back either
             raise EngineError(f"The adapter {name} is not loaded on the server; load it, or answer without it.")
 
     def _reload(self, endpoint: Endpoint) -> None:

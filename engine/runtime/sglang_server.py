@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +32,8 @@ _HEALTH_SECONDS = 5.0
 _DEAF = 6  # times in a row that nobody listened on the port although the process lives
 _CRASHES = 4  # within _CRASH_SPAN; then it is given up
 _CRASH_SPAN = 600.0
-_STOP_SECONDS = 8.0
+_STOP_SECONDS = 8.0  # until nothing is left of a server
+_POLITE_SECONDS = 2.0  # it would wait ten for answers that nobody reads any more
 
 
 class Supervisor:
@@ -59,6 +61,8 @@ class Supervisor:
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
         self._epoch = 0
+        # What the server writes aside (videos that came with requests) goes with it, however it ends.
+        self._scratch = tempfile.TemporaryDirectory(prefix="keye-", ignore_cleanup_errors=True)
 
     # -- for the runtime ----------------------------------------------------------------------------------------
 
@@ -94,6 +98,7 @@ class Supervisor:
         self._end_group()
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
+        self._scratch.cleanup()
         with self._changed:
             if self._status.state != "failed":
                 self._set(Status("failed", "SGLang was stopped."))
@@ -165,7 +170,7 @@ class Supervisor:
     def _spawn(self, plan: Plan, log: ServerLog) -> subprocess.Popen[str]:
         self._report("Starting SGLang", None)
         env = {**os.environ, **environment(plan.architecture), "KEYE_SGLANG_API_KEY": self.api_key}
-        env |= {"KEYE_SGLANG_GUARD": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+        env |= {"KEYE_SGLANG_GUARD": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": self._scratch.name}
         if plan.info.device == "cpu":
             # Its three processes would otherwise each take every core, and then wait for each other.
             env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
@@ -226,7 +231,7 @@ class Supervisor:
         process = self._process
         if process is None:
             return
-        for number, patience in ((signal.SIGTERM, _STOP_SECONDS / 2), (signal.SIGKILL, _STOP_SECONDS)):
+        for number, patience in ((signal.SIGTERM, _POLITE_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
             try:
                 os.killpg(process.pid, number)
             except ProcessLookupError:

@@ -71,10 +71,12 @@ def picture(where: str) -> np.ndarray:
             return np.ascontiguousarray(to_rgb(image))
     except EngineError:
         raise
+    except Image.DecompressionBombError:
+        raise EngineError(f"{shown} has too many pixels; the most is 8192×8192.") from None
     except OSError as error:  # Pillow's refusals are OSErrors as well
         reason = error.strerror or "not a PNG, JPEG, WebP, BMP, GIF or TIFF"
         raise EngineError(f"{shown} cannot be read ({reason}); give a picture file.") from None
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (ValueError, SyntaxError) as error:
         raise EngineError(f"{shown} is damaged ({type(error).__name__}); give another picture.") from None
 
 
