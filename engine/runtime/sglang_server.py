@@ -51,7 +51,7 @@ class Supervisor:
         api_key: str | None = None,
         echo: Callable[[str], None] | None = None,
     ) -> None:
-        self.api_key = api_key or secrets.token_urlsafe(32)
+        self.api_key = api_key or secrets.token_hex(32)
         self._model, self._device, self._options = model, device, tuple(options)
         self._host, self._port, self._echo = host, port, echo
         self._status = Status("starting", "Waiting to start SGLang.")

@@ -27,7 +27,7 @@ def main(options: list[str]) -> None:
         threading.Thread(target=_end_with_supervisor, name="guard", daemon=True).start()
     key = os.environ.pop("KEYE_SGLANG_API_KEY", None)
     load_plugins()
-    arguments = prepare_server_args([*options, *(["--api-key", key] if key else [])])
+    arguments = prepare_server_args([*options, *([f"--api-key={key}"] if key else [])])
     _serve_facts(arguments)
     try:
         run_server(arguments)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from engine.keye import KeyeProcessor
 from engine.keye.configuration import KeyeConfig, KeyeVL1_5Config
@@ -51,10 +52,11 @@ class Served:
 
 def serve(folder: Path | None) -> Iterator[Served]:
     # float32 so that figures can be compared; on a GPU as well.
+    options = ["--dtype", "float32", "--random-seed", "1"]
+    if torch.cuda.is_available():
+        options += ["--attention-backend", "triton"]  # the default kernels there take 16 bits only
     log: list[str] = []
-    supervisor = Supervisor(
-        str(folder) if folder else None, options=("--dtype", "float32", "--random-seed", "1"), echo=log.append
-    )
+    supervisor = Supervisor(str(folder) if folder else None, options=options, echo=log.append)
     runtime = SGLangRuntime(supervisor)
     try:
         info = runtime.info()

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from openai import OpenAI
 from PIL import Image
 
+from engine.__main__ import main
 from engine.events import Done
 from engine.runtime.base import Decoding, Message
 from engine.runtime.local import LocalRuntime
@@ -42,11 +44,16 @@ def test_the_shell_says_the_same_on_every_runtime(nano: Served, clip: Path) -> N
     assert {event["type"] for event in second} <= {"progress", "queued", "answer", "done"}
 
 
-def test_what_the_shell_is_told_wrong_is_one_sentence(nano: Served, clip: Path) -> None:
+def test_what_the_shell_is_told_wrong_is_one_sentence(
+    nano: Served, clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the interrupt key stays pytest's
+
     def refused(words: str, *command: str, key: str = "") -> None:
-        done = engine(*command, key=key)
-        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
-        assert re.search(words, done.stderr), done.stderr
+        monkeypatch.setenv("KEYE_STUDIO_API_KEY", key)
+        assert main(list(command)) == 2
+        told = capsys.readouterr().err
+        assert len(told.strip().splitlines()) == 1 and re.search(words, told), told
 
     refused("API key", "ask", str(clip), "What?", "--runtime", nano.url, key="wrong")
     refused("cannot be reached", "ask", str(clip), "What?", "--runtime", "http://127.0.0.1:9")

@@ -19,6 +19,7 @@ from app.config import AppConfig
 from app.studio import ClipChoice, Limits, Studio
 from engine.errors import EngineError
 from engine.events import Answer, Done, Error, Queued
+from engine.keye import KeyeProcessor
 from engine.runtime.base import Decoding, Message
 from engine.runtime.local import LocalRuntime
 from engine.runtime.sglang import SGLangRuntime
@@ -108,7 +109,8 @@ def test_more_than_the_server_takes_at_once_wait_in_a_line_that_is_seen(nano: Se
 
 
 def test_an_answer_that_does_not_fit_gets_the_room_there_is(nano: Served, local: LocalRuntime) -> None:
-    words = "red circle " * 700
+    tokenizer = KeyeProcessor.from_pretrained(nano.folder).tokenizer
+    words = "red circle " * ((local.info().context - 60) * 100 // len(tokenizer.encode("red circle " * 100)))
     greedy = Decoding(max_tokens=100_000, greedy=True)
     here, there = (end(run(r, [Message("user", (words,))], greedy)) for r in (local, nano.runtime))
     assert there.finish == here.finish and there.prompt_tokens == here.prompt_tokens
