@@ -29,6 +29,7 @@ _CAUSES = (
     (re.compile(r"NCCL error|No NVIDIA driver|CUDA driver"), "The GPUs cannot be used; check the driver and --tp."),
 )
 _USAGE = re.compile(r"error: (unrecognized arguments: .*|argument .*|ambiguous option: .*)")
+_HARMLESS = "/freeze_gc"  # asked before the port is open when no warm-up delays it; what it does comes later
 _EXCEPTION = re.compile(r"^(?:\[[^\]]*\]\s*)?(?:[\w.]*\.)?(\w*(?:Error|Exception)): (.+)$")
 
 
@@ -62,10 +63,10 @@ def cause(lines: Iterable[str], code: int | None) -> str:
         for pattern, sentence in _CAUSES:
             if pattern.search(line):
                 return sentence
-        if exception := _EXCEPTION.match(line):
+        if (exception := _EXCEPTION.match(line)) and _HARMLESS not in line:
             last = exception[2]
-    if code == -9:
-        return _CAUSES[0][1]
     if last:
         return f"SGLang ended: {last.strip():.300}"
+    if code == -9:  # without a word: the system took it. With one, SGLang ended its own processes.
+        return _CAUSES[0][1]
     return f"SGLang ended without saying why (exit code {code}); run python -m engine serve to see its log."

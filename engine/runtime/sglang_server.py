@@ -28,7 +28,8 @@ from engine.sglang_plugin import ROOT, environment
 VENV = ROOT / ".venv-sglang"
 _START_SECONDS = 3600.0  # to be ready: 8 billion parameters from a slow disk
 _POLL_SECONDS = 0.25
-_HEALTH_SECONDS = 5.0
+_HEALTH_SECONDS = 30.0  # for one token
+_WATCH_SECONDS = 5.0
 _DEAF = 6  # times in a row that nobody listened on the port although the process lives
 _CRASHES = 4  # within _CRASH_SPAN; then it is given up
 _CRASH_SPAN = 600.0
@@ -203,7 +204,7 @@ class Supervisor:
         while process.poll() is None and not self._closing.is_set():
             if time.monotonic() > deadline:
                 raise EngineError("SGLang was not ready within an hour; run python -m engine serve to see its log.")
-            if self._health(port) == 200:
+            if self._ask(port, "/health") == 200:
                 return True
             self._closing.wait(_POLL_SECONDS)
         return False
@@ -214,14 +215,18 @@ class Supervisor:
         asked = time.monotonic()
         while process.poll() is None and not self._closing.is_set() and deaf < _DEAF:
             self._closing.wait(_POLL_SECONDS)
-            if time.monotonic() - asked >= _HEALTH_SECONDS:
-                deaf = deaf + 1 if self._health(port) is None else 0
+            if time.monotonic() - asked >= _WATCH_SECONDS:
+                deaf = deaf + 1 if self._ask(port, "/ready") is None else 0
                 asked = time.monotonic()
 
-    def _health(self, port: int) -> int | None:
-        """The HTTP status of /health, 0 when it took too long, None when nobody listens."""
+    def _ask(self, port: int, path: str) -> int | None:
+        """The HTTP status, 0 when it took too long, None when nobody listens.
+
+        /health makes the model write a token, /ready asks the server alone and costs nothing."""
+        url = f"http://{_reachable(self._host)}:{port}{path}"
+        headers = {"Authorization": f"Bearer {self.api_key}"}
         try:
-            return httpx.get(f"http://{_reachable(self._host)}:{port}/health", timeout=_HEALTH_SECONDS).status_code
+            return httpx.get(url, headers=headers, timeout=_HEALTH_SECONDS).status_code
         except httpx.ConnectError:
             return None
         except httpx.HTTPError:

@@ -302,6 +302,7 @@ def test_a_server_that_dies_at_start_is_not_started_again() -> None:
             1,
             "lacks the tens",
         ),
+        (["AssertionError: ranks should be smaller than nodes", "kill_process_tree called"], -9, "ranks should be"),
         (["something"], 3, "exit code 3"),
     ],
 )
