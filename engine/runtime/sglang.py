@@ -128,10 +128,10 @@ class SGLangRuntime:
     def _pieces(self, request: Request, stop: threading.Event, tally: Tally) -> Generator[Event, None, Finish]:
         finish: Finish = "stopped"
         for piece in request.pieces(stop):
+            if tally.first_token_seconds is None:  # the token that ends an empty answer is one as well
+                tally.first_token_seconds = tally.elapsed()
+                tally.prepare_seconds = tally.first_token_seconds - tally.queue_seconds
             if piece.text:
-                if tally.first_token_seconds is None:
-                    tally.first_token_seconds = tally.elapsed()
-                    tally.prepare_seconds = tally.first_token_seconds - tally.queue_seconds
                 tally.text += piece.text
                 tally.answer_tokens += 1  # a guess until the count comes with the end
                 yield Answer(piece.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -50,9 +51,9 @@ class Served:
         return {"Authorization": f"Bearer {self.supervisor.api_key}"}
 
 
-def serve(folder: Path | None) -> Iterator[Served]:
+def serve(folder: Path | None, *more: str) -> Iterator[Served]:
     # float32 so that figures can be compared; on a GPU as well.
-    options = ["--dtype", "float32", "--random-seed", "1"]
+    options = ["--dtype", "float32", "--random-seed", "1", *more]
     if torch.cuda.is_available():
         options += ["--attention-backend", "triton"]  # the default kernels there take 16 bits only
     log: list[str] = []
@@ -90,7 +91,14 @@ def _tiny(folder: Path, name: str, processor: KeyeProcessor, cls: type[KeyeConfi
 
 @pytest.fixture(scope="module")
 def tiny_a(tmp_path_factory: pytest.TempPathFactory, processor: KeyeProcessor) -> Iterator[Served]:  # noqa: F811
-    yield from serve(_tiny(tmp_path_factory.mktemp("a"), "A", processor, KeyeConfig))
+    """Spread over two processes where the machine has two cores: tensor parallelism must not show."""
+    folder = _tiny(tmp_path_factory.mktemp("a"), "A", processor, KeyeConfig)
+    cores = sorted(os.sched_getaffinity(0))
+    split = not torch.cuda.is_available() and len(cores) > 1
+    with pytest.MonkeyPatch.context() as patch:
+        if split:
+            patch.setenv("SGLANG_CPU_OMP_THREADS_BIND", f"{cores[0]}|{cores[1]}")  # which core each process has
+        yield from serve(folder, *(("--tp", "2") if split else ()))
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +137,7 @@ def shapes(pictures: list[np.ndarray]) -> Callable[[Frames], dict[str, list[Mess
             "image": [Message("user", (one, "What is this?"))],
             "two images": [Message("user", (one, two, "Compare them."))],
             "video": [Message("user", (frames, "How many shapes are there?"))],
+            "one clip twice": [Message("user", (frames, "and", frames, "Are they the same?"))],
             "mixed": [Message("user", (one, frames, "and", two, "in one."))],
             "conversation": [
                 Message("user", (frames, "What happens?")),

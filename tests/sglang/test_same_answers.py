@@ -24,7 +24,17 @@ from tests.sglang.conftest import Served, frames_of
 
 Shapes = Callable[[Frames], dict[str, list[Message]]]
 GREEDY = Decoding(max_tokens=16, greedy=True)
-NAMES = ("text", "system", "image", "two images", "video", "mixed", "conversation", "typed control tokens")
+NAMES = (
+    "text",
+    "system",
+    "image",
+    "two images",
+    "video",
+    "one clip twice",
+    "mixed",
+    "conversation",
+    "typed control tokens",
+)
 TOLERANCE = 1e-3  # of a log-probability
 
 
