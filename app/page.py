@@ -11,7 +11,7 @@ from app.bench import BenchTab
 from app.config import AppConfig
 from app.demos import load_demos
 from app.studio import Studio
-from engine.runtime.local import LocalRuntime
+from engine.runtime.choose import make_runtime
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -52,7 +52,7 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
 
 def serve(config: AppConfig) -> None:
     """Start the model in the background and the page at once; returns when the user ends it."""
-    runtime = LocalRuntime(config.model, device=config.device)
+    runtime = make_runtime(config.runtime, config.model, config.device)
     studio = Studio(config, runtime)
     runtime.start()
     print(f"Open http://{config.host}:{config.port}", flush=True)

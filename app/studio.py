@@ -259,8 +259,8 @@ def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames) -> AnswerFa
     return {
         "model": info.name,
         "checkpoint": info.path,
-        "adapter": None,
-        "runtime": "local",
+        "adapter": info.adapter,
+        "runtime": info.runtime,
         "decoding": asdict(decoding),
         "frames": {
             "times": [round(time, 3) for time in frames.times],
