@@ -161,9 +161,10 @@ class Supervisor:
                 return
             reason = log.cause(process.poll())
             crashes = [t for t in crashes if time.monotonic() - t < _CRASH_SPAN] + [time.monotonic()]
-            if not was_ready or len(crashes) >= _CRASHES:
-                again = "" if not was_ready else f" It ended {len(crashes)} times in a row and is not started again."
-                raise EngineError(reason + again)
+            if not was_ready:
+                raise EngineError(reason)
+            if len(crashes) >= _CRASHES:
+                raise EngineError(f"{reason} It ended {len(crashes)} times in a row and is not started again.")
             pause = 2.0 ** (len(crashes) - 1)
             self._report(f"SGLang ended and is started again. {reason}", None)
             self._closing.wait(pause)

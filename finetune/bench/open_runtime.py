@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from engine.runtime.base import Runtime
+from engine.runtime.choose import make_runtime
 from engine.runtime.local import LocalRuntime
-from finetune.errors import FinetuneError
 
 
-def open_runtime(model: str | None, runtime: str = "local") -> Runtime:
-    """A started runtime: `model` is a folder, a hub id or None for keye-nano; `runtime` says what runs it.
-
-    Raises FinetuneError for a runtime that is not known."""
-    if runtime != "local":
-        raise FinetuneError(f"The runtime {runtime!r} is not known; use --runtime local.")
-    opened = LocalRuntime(model)
+def open_runtime(model: str | None, runtime: str | None = "local") -> Runtime:
+    """A started runtime: `model` is a folder, a hub id or None for keye-nano; `runtime` is local, sglang, the address
+    of a server, or None for what suits the machine. Raises EngineError for anything else."""
+    opened = make_runtime(runtime, model)
     opened.start()
     return opened
 

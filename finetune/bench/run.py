@@ -67,6 +67,7 @@ class Plan:
             "model": info.name,
             "checkpoint": info.path,
             "weights": fingerprint(Path(info.path)),
+            "adapter": info.adapter,
             "mode": self.mode,
             "max_tokens": self.max_tokens,
             "greedy": True,

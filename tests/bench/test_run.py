@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from engine.errors import EngineError
 from engine.runtime.base import Runtime
 from engine.runtime.source import NANO
 from finetune.__main__ import main
@@ -260,5 +261,5 @@ def test_refusals_are_one_sentence(arguments: tuple[str, ...], words: str, capsy
 
 
 def test_only_known_runtimes() -> None:
-    with pytest.raises(FinetuneError, match="local"):
-        open_runtime(None, "sglang")
+    with pytest.raises(EngineError, match="local, sglang or http"):
+        open_runtime(None, "cloud")
