@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  ?=
+RUNTIME ?=
 HOST   ?= 127.0.0.1
 PORT   ?= 7860
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: setup app test test-fast lint clean
+.PHONY: setup setup-sglang app test test-fast lint clean
 
 setup: $(VENV)/.ready
 
@@ -20,10 +21,14 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-app: setup
-	$(BIN)/python -m app --host $(HOST) --port $(PORT) $(if $(MODEL),--model "$(MODEL)")
+# SGLang lives apart from the rest; the script returns at once where it is there already.
+setup-sglang:
+	PYTHON="$(PYTHON)" sh scripts/setup_sglang.sh .venv-sglang
 
-test: $(VENV)/.ready-dev
+app: setup
+	$(BIN)/python -m app --host $(HOST) --port $(PORT) $(if $(MODEL),--model "$(MODEL)") $(if $(RUNTIME),--runtime "$(RUNTIME)")
+
+test: $(VENV)/.ready-dev setup-sglang
 	$(BIN)/python scripts/browser.py
 	$(BIN)/python scripts/sandbox.py
 	$(MAKE) lint
@@ -31,7 +36,7 @@ test: $(VENV)/.ready-dev
 
 test-fast: $(VENV)/.ready-dev
 	$(MAKE) lint
-	$(BIN)/python -m pytest -m "not e2e"
+	$(BIN)/python -m pytest -m "not e2e and not sglang"
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
@@ -39,4 +44,4 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-sglang .mypy_cache .ruff_cache .pytest_cache

@@ -77,7 +77,8 @@ class AskTab:
                 )
                 self.shade = gr.Button("◐", size="sm", elem_id="ks-theme", min_width=40)
         self.demo_note = gr.Markdown(visible=False, elem_id="ks-demo-note")
-        with gr.Row(elem_id="ks-main"):
+        self.tabs = gr.Tabs(elem_id="ks-tabs")  # the page adds others
+        with self.tabs, gr.Tab(say("ask", lang), id="ask") as self.tab, gr.Row(elem_id="ks-main"):
             with gr.Column(scale=5, min_width=320):
                 self._build_clip(lang)
             with gr.Column(scale=6, min_width=320):
@@ -127,7 +128,8 @@ class AskTab:
             self.stop_button = gr.Button(say("stop", lang), variant="stop", visible=False, elem_id="ks-stop")
 
     def _wire(self, page: gr.Blocks) -> None:
-        everything = [v for v in vars(self).values() if isinstance(v, gr.components.Component | gr.Accordion)]
+        shown = gr.components.Component | gr.Accordion | gr.Tab
+        everything = [v for v in vars(self).values() if isinstance(v, shown)]
         talk = [self.chat, self.history, self.question, self.ask_button, self.stop_button, self.problem]
         clip = [self.session, self.video, self.span, self.strip, self.problem, self.picks, self.chips]
         private = {"api_visibility": "private"}  # handlers belong to this page; they are no public interface
@@ -424,6 +426,7 @@ class AskTab:
             self.brand: _brand(lang),
             self.language: gr.Radio(value=lang, label=say("language", lang)),
             self.new: gr.Button(say("new", lang)),
+            self.tab: gr.Tab(label=say("ask", lang)),
             self.settings: gr.Accordion(label=say("settings", lang)),
             self.max_tokens: gr.Slider(label=say("max_tokens", lang)),
             self.think_budget: gr.Slider(label=say("think_budget", lang)),

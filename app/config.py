@@ -16,6 +16,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class AppConfig:
     model: str | None = None  # a folder or a hub id; None is keye-nano
     device: str | None = None  # cpu, cuda …; None takes what is there
+    runtime: str | None = None  # local, sglang, or the address of a server; None takes what is there
     host: str = "127.0.0.1"
     port: int = 7860
     data: Path = Path("data")  # the store and the videos
@@ -28,6 +29,7 @@ class AppConfig:
         parser = argparse.ArgumentParser(prog="python -m app", description="Keye Studio in the browser.")
         parser.add_argument("--model", metavar="DIR", help="a model folder or hub id (default: keye-nano)")
         parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: what is there)")
+        parser.add_argument("--runtime", help="local, sglang or http://host:port (default: what fits here)")
         parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only)")
         parser.add_argument("--port", type=int, help="port to listen on (default: 7860)")
         parser.add_argument("--data", type=Path, help="folder of the conversations and videos (default: data)")

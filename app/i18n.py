@@ -50,7 +50,7 @@ def translate(sentence: str, lang: Language) -> str:
 
 def _chinese(text: str, phrase: bool) -> str:
     for pattern, chinese, is_phrase in _sentences():
-        if (is_phrase or not phrase) and (found := pattern.fullmatch(text)):
-            # a file's name may look like a sentence: only phrases are translated inside another
+        # a file's name may look like a sentence: inside another, phrases are translated and what has a full stop
+        if (is_phrase or not phrase or text.endswith(".")) and (found := pattern.fullmatch(text)):
             return chinese.format(*(_chinese(value, phrase=True) for value in found.groups()))
     return text

@@ -7,10 +7,11 @@ from pathlib import Path
 import gradio as gr
 
 from app.ask import AskTab
+from app.bench import BenchTab
 from app.config import AppConfig
 from app.demos import load_demos
 from app.studio import Studio
-from engine.runtime.local import LocalRuntime
+from engine.runtime.choose import make_runtime
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -18,7 +19,9 @@ _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 def build(studio: Studio) -> gr.Blocks:
     """The page over one studio."""
     with gr.Blocks(title="Keye Studio", fill_width=True) as page:
-        AskTab(page, studio, load_demos())
+        ask = AskTab(page, studio, load_demos())
+        with ask.tabs:
+            BenchTab(page, studio, ask)
     return page
 
 
@@ -38,10 +41,10 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
         enable_monitoring=False,
         footer_links=[],
         max_file_size=int(config.max_upload_gb * 1e9),
-        allowed_paths=[str(studio.library.folder.resolve())],
+        allowed_paths=[str(folder.resolve()) for folder in (studio.library.folder, studio.bench_folder)],
         favicon_path=_ASSETS / "favicon.svg",
         theme=_theme(),
-        css_paths=[_ASSETS / "style.css"],
+        css_paths=[_ASSETS / "style.css", _ASSETS / "report.css"],
         head=f"<script>{(_ASSETS / 'studio.js').read_text(encoding='utf-8')}</script>",
     )
     return page
@@ -49,7 +52,7 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
 
 def serve(config: AppConfig) -> None:
     """Start the model in the background and the page at once; returns when the user ends it."""
-    runtime = LocalRuntime(config.model, device=config.device)
+    runtime = make_runtime(config.runtime, config.model, config.device)
     studio = Studio(config, runtime)
     runtime.start()
     print(f"Open http://{config.host}:{config.port}", flush=True)

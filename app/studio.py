@@ -19,6 +19,7 @@ from engine.reasoning.loop import reason
 from engine.reasoning.modes import MODES, ModeName, mode_of
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
 from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_video, probe, sample
+from finetune.bench.background import Background
 from finetune.errors import FinetuneError
 from finetune.feedback import Answer, Question, Store
 from finetune.feedback.rows import AnswerFacts
@@ -75,6 +76,8 @@ class Studio:
         self.library = Library(config.data / "videos")
         self.store = Store(config.data / "studio.sqlite")
         self.runtime = runtime
+        self.bench = Background()
+        self.bench_folder = config.data / "bench"
         self._jobs: dict[str, Job] = {}  # by conversation; a finished one stays until the next question
         self._lock = threading.Lock()
 
@@ -266,6 +269,7 @@ class Studio:
             jobs = list(self._jobs.values())
         for job in jobs:
             job.stop()
+        self.bench.close()
         for job in jobs:
             job.join(10)
         self.runtime.close()
@@ -276,8 +280,8 @@ def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames, think_budge
     return {
         "model": info.name,
         "checkpoint": info.path,
-        "adapter": None,
-        "runtime": "local",
+        "adapter": info.adapter,
+        "runtime": info.runtime,
         "decoding": {**asdict(decoding), "think_budget": think_budget},
         "frames": {
             "times": [round(time, 3) for time in frames.times],

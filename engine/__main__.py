@@ -1,7 +1,8 @@
 """The engine from a shell.
 
     python -m engine probe VIDEO [--json]
-    python -m engine ask VIDEO "What happens?" [--mode think] [--model DIR] [--start S] [--end S] [--json]
+    python -m engine ask VIDEO "What happens?" [--mode think] [--model DIR] [--runtime local|sglang|URL] [--json]
+    python -m engine serve [--model DIR] [--port N] [SGLang's own options, such as --tp 4]
 
 Exit code 0 when it worked, 2 when the user has to change something; the sentence says what."""
 
@@ -9,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 from engine.events import (
@@ -31,11 +34,19 @@ from engine.events import (
     ToolCall,
     ToolResult,
 )
-from engine.video import Clip, Sampling, describe, probe, sample, sampling_for
+from engine.video import Clip, Sampling, VideoInfo, describe, probe, sample, sampling_for
+
+if TYPE_CHECKING:
+    from engine.runtime.base import Runtime
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.run is _serve:
+        arguments.options = rest  # SGLang's own
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return arguments.run(arguments)
     except EngineError as error:
@@ -75,7 +86,20 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--greedy", action="store_true", help="always take the likeliest token")
     ask.add_argument("--seed", type=int, help="draw the same answer again")
     ask.add_argument("--device", help="cpu, cuda, cuda:1 … (default: what is there)")
+    ask.add_argument("--runtime", metavar="WHERE", help="local, sglang or http://host:port (default: what is there)")
     ask.set_defaults(run=_ask)
+
+    serve = commands.add_parser(
+        "serve",
+        help="serve the model to other programs with SGLang",
+        description="Options that are not listed here are SGLang's own and passed on: --tp 4, --quantization fp8 …",
+        allow_abbrev=False,
+    )
+    serve.add_argument("--model", metavar="DIR", help="a model folder or hub id (default: keye-nano)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=30000, help="port to listen on (default: 30000)")
+    serve.add_argument("--device", help="cpu, or cuda (default: what is there)")
+    serve.set_defaults(run=_serve, json=False)
     return parser
 
 
@@ -115,12 +139,10 @@ def _readable(facts: dict[str, Any]) -> str:
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    from engine.reasoning.loop import reason
     from engine.reasoning.modes import mode_of
-    from engine.runtime.base import Message
-    from engine.runtime.local import LocalRuntime
+    from engine.runtime.choose import make_runtime
 
-    mode = mode_of(arguments.mode)
+    mode_of(arguments.mode)  # before the model is loaded: a mode that is none is told at once
     if not arguments.question.strip():
         raise EngineError("The question is empty; write what you want to know about the video.")
     if arguments.max_tokens is not None and arguments.max_tokens < 1:
@@ -128,7 +150,18 @@ def _ask(arguments: argparse.Namespace) -> int:
     if arguments.think_budget is not None and arguments.think_budget < 1:
         raise EngineError(f"--think-budget is {arguments.think_budget}; give at least 1, or take --mode no_think.")
     info = probe(arguments.video)  # before the model: a bad file is told at once
-    runtime = LocalRuntime(arguments.model, device=arguments.device)
+    runtime = make_runtime(arguments.runtime, arguments.model, arguments.device)
+    try:
+        return _answer(runtime, arguments, info)
+    finally:
+        runtime.close()
+
+
+def _answer(runtime: Runtime, arguments: argparse.Namespace, info: VideoInfo) -> int:
+    from engine.reasoning.loop import reason
+    from engine.reasoning.modes import mode_of
+    from engine.runtime.base import Message
+
     runtime.start()
     model = runtime.info()
     if not arguments.json:
@@ -145,7 +178,9 @@ def _ask(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, lambda *_: stop.set())  # Ctrl-C ends the answer, not the program
     code = 0
     question = [Message("user", (frames, arguments.question))]
-    for event in reason(runtime, question, decoding, stop, mode, think_budget=arguments.think_budget):
+    for event in reason(
+        runtime, question, decoding, stop, mode_of(arguments.mode), think_budget=arguments.think_budget
+    ):
         if arguments.json:
             _emit(event)
         else:
@@ -153,6 +188,41 @@ def _ask(arguments: argparse.Namespace) -> int:
         if isinstance(event, Error):
             code = 2
     return code
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    """Runs until it is interrupted; the server's log goes to standard error."""
+    from engine.runtime.choose import KEY_VARIABLE
+    from engine.runtime.sglang_server import Supervisor
+
+    key = os.environ.get(KEY_VARIABLE)
+    if not key and arguments.host not in ("127.0.0.1", "::1", "localhost"):
+        raise EngineError(
+            f"{arguments.host} lets other machines ask: set {KEY_VARIABLE} to a key that they must bring, "
+            "or leave --host out."
+        )
+    server = Supervisor(
+        arguments.model,
+        device=arguments.device,
+        options=arguments.options,
+        host=arguments.host,
+        port=arguments.port,
+        api_key=key,
+        echo=lambda line: print(line, end="", file=sys.stderr, flush=True),
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        endpoint = server.endpoint()
+        assert endpoint is not None
+        print(f"{endpoint.info.name} answers at {endpoint.url}/v1", flush=True)
+        if not key:
+            print(f"API key: {server.api_key}", flush=True)
+        while server.status().state != "failed":  # a server that is being started again is no end
+            time.sleep(0.5)
+        raise EngineError(server.status().message)
+    finally:
+        server.close()
 
 
 def _emit(event: Event) -> None:

@@ -136,6 +136,8 @@ class Done(Event):
     prompt_tokens: int = 0
     visual_tokens: int = 0
     answer_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, which the runtime remembered and did not read again
+    adapter: str | None = None  # the adapter that was verified to answer; None is the checkpoint alone
     queue_seconds: float = 0.0
     prepare_seconds: float = 0.0
     first_token_seconds: float | None = None

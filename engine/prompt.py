@@ -30,6 +30,9 @@ def to_chat(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[Fra
     return chat, media
 
 
+CONTINUE_TURN = "continue_turn"
+"""What a server's chat template is told for a chat whose last turn is to be continued."""
+
 _OPEN = "\ue000the turn stays open here\ue000"  # private use: no tokenizer and no template knows it
 
 
@@ -38,10 +41,22 @@ def render(messages: Sequence[Message], template: Callable[..., str]) -> tuple[s
 
     `template` renders messages as text (`KeyeProcessor.apply_chat_template`). A last message of the assistant is
     continued: its turn is begun with what it holds and not closed. Otherwise the assistant's turn is opened."""
-    if not messages or messages[-1].role != "assistant":
-        chat, media = to_chat(messages)
-        return template(chat, add_generation_prompt=True), media
-    begun = Message("assistant", (*messages[-1].parts, _OPEN))
-    chat, media = to_chat([*messages[:-1], begun])
-    text = template(chat, add_generation_prompt=False)
-    return text[: text.rindex(_OPEN)], media
+    chat, media = to_chat(messages)
+    if continues(messages):
+        return render_open(chat, template), media
+    return template(chat, add_generation_prompt=True), media
+
+
+def continues(messages: Sequence[Message]) -> bool:
+    """Whether the model goes on with a turn of its own that was begun."""
+    return bool(messages) and messages[-1].role == "assistant"
+
+
+def render_open(chat: Sequence[dict[str, Any]], template: Callable[..., str]) -> str:
+    """The text of a chat as `to_chat` gives it, whose last turn is not closed."""
+    *before, last = chat
+    content = last["content"]
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    begun = {**last, "content": [*parts, {"type": "text", "text": _OPEN}]}
+    text = template([*before, begun], add_generation_prompt=False)
+    return text[: text.rindex(_OPEN)]

@@ -1,4 +1,5 @@
-"""python -m finetune nano | evaluate | card | demo: train keye-nano, measure it on the world, make the demo clips."""
+"""python -m finetune nano | evaluate | card | demo | bench | score: train keye-nano, measure it on the world, make the
+demo clips; run benchmarks and score predictions."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 from engine.errors import EngineError
+from finetune.bench import cli as bench
 from finetune.errors import FinetuneError
 from finetune.train import Plan
 
@@ -36,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="make the demo clips from held-out scenes")
     demo.add_argument("--out", type=Path, required=True)
     demo.add_argument("--model", type=Path, help="also ask this model the suggested questions and print its answers")
+    bench.add_commands(commands)
     return parser
 
 
@@ -43,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 0, or 2 with one sentence where the user can mend what went wrong."""
     args = _parser().parse_args(arguments)
     try:
-        if args.command == "nano":
+        if "act" in args:
+            return args.act(args) or 0
+        elif args.command == "nano":
             from finetune.train import train
 
             plan = Plan(args.tower, args.pictures, args.videos, args.anneal, args.processes, args.seed)

@@ -25,7 +25,7 @@ from finetune.scoring import clause_recall, floor, right, wilson
 from finetune.world.clips import encode_clip
 from finetune.world.questions import PICTURE_KINDS, VIDEO_KINDS, Question, ask, small_talk
 from finetune.world.render import render
-from finetune.world.scene import make_scene
+from finetune.world.scene import Scene, make_scene
 
 FILES = ((448, 448, 30), (448, 448, 24), (480, 270, 30), (270, 480, 30), (400, 300, 25))
 """Width, height and frames per second of the files, in turn."""
@@ -78,16 +78,37 @@ def blank(seen: Part) -> Part:
     return np.full_like(seen, 127)
 
 
-def held_out_clip(number: int, seed: int, folder: Path) -> tuple[Path, list[Question], str]:
-    """The encoded clip `number` of an evaluation, its questions (one of each kind it allows), and its group."""
+@dataclass(frozen=True)
+class Setting:
+    """A held-out scene, how its file is encoded, its questions (one of each kind it allows), and its group."""
+
+    scene: Scene
+    size: tuple[int, int]  # width, height
+    fps: int
+    questions: tuple[Question, ...]
+    group: str
+
+
+def held_out_scene(number: int, seed: int) -> Setting:
+    """Clip `number` of an evaluation, before it is encoded."""
     rng = random.Random(f"evaluate-{seed}-{number}")
     width, height, fps = FILES[number % len(FILES)]
     duration = rng.choice((2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
     group = "unseen" if number % 4 == 3 else "video"
     scene = make_scene(OFFSET + seed + number, "unseen" if group == "unseen" else "test", duration, width / height)
-    path = encode_clip(scene, folder / "clip.mp4", (width, height), fps)
-    questions = [q for kind in VIDEO_KINDS for q in [ask(scene, rng, kind)] if q is not None]
-    return path, questions, group
+    questions = tuple(q for kind in VIDEO_KINDS for q in [ask(scene, rng, kind)] if q is not None)
+    return Setting(scene, (width, height), fps, questions, group)
+
+
+def encode_held_out(setting: Setting, path: Path) -> Path:
+    """Write the clip as a file."""
+    return encode_clip(setting.scene, path, setting.size, setting.fps)
+
+
+def held_out_clip(number: int, seed: int, folder: Path) -> tuple[Path, list[Question], str]:
+    """The encoded clip `number` of an evaluation, its questions, and its group."""
+    setting = held_out_scene(number, seed)
+    return encode_held_out(setting, folder / "clip.mp4"), list(setting.questions), setting.group
 
 
 def run(answerer: Answerer, clips: int, seed: int = 0) -> list[Asked]:

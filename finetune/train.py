@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -291,10 +293,15 @@ def train(out: Path, plan: Plan, resume: bool = False) -> Path:
     _check_folder(out, resume)
     if plan.processes == 1:
         return Trainer(out, plan, resume).run()
-    with tempfile.TemporaryDirectory() as scratch:
-        torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
-            _work, (out, plan, resume, Path(scratch) / "meeting"), plan.processes
-        )
+    # Ended from outside, it must not leave the others training: an exception ends them all.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
+                _work, (out, plan, resume, Path(scratch) / "meeting"), plan.processes, daemon=True
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return out / "keye-nano"
 
 

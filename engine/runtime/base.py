@@ -50,6 +50,8 @@ class ModelInfo:
     sampling: Sampling  # how this checkpoint wants its clips sampled
     decoding: Decoding  # the defaults of its generation_config.json
     note: str = ""  # what to expect of it on this machine, one sentence
+    runtime: str = "local"  # local, sglang, or the address of a server
+    adapter: str | None = None  # the adapter that answers with it
 
 
 @dataclass(frozen=True)

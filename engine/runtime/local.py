@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,18 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from engine.errors import EngineError
-from engine.events import Answer, Done, Error, Event, Finish, Progress, Queued
+from engine.events import Answer, Error, Event, Finish, Progress, Queued
 from engine.keye import KeyeProcessor, load_model
 from engine.keye.processing import encode
 from engine.prompt import render
 from engine.runtime.base import Decoding, Message, ModelInfo, Status
+from engine.runtime.checkpoint import describe_checkpoint
 from engine.runtime.decode import TextStream, next_tokens
 from engine.runtime.line import Line
-from engine.runtime.placement import parameter_count, place
+from engine.runtime.placement import place
 from engine.runtime.prefix import Kept, Media, begin
-from engine.runtime.source import NANO, resolve_model
-from engine.video import sampling_for
+from engine.runtime.source import resolve_model
+from engine.runtime.tally import Tally
 from engine.video.types import Frames
 
 _LOOK_SECONDS = 0.2  # how often a waiting request looks whether it was stopped
@@ -36,38 +37,6 @@ class _Loaded:
     processor: Any
     ends: frozenset[int]  # tokens that end an answer
     suppress: list[int]  # tokens that must never be drawn
-
-
-@dataclass
-class _Tally:
-    """What `Done` will say; filled as the answer goes."""
-
-    began: float
-    text: str = ""
-    prompt_tokens: int = 0
-    visual_tokens: int = 0
-    answer_tokens: int = 0
-    queue_seconds: float = 0.0
-    prepare_seconds: float = 0.0
-    first_token_seconds: float | None = None
-    _clock: Callable[[], float] = field(default=time.perf_counter, repr=False)
-
-    def elapsed(self) -> float:
-        return self._clock() - self.began
-
-    def done(self, finish: Finish, model: str) -> Done:
-        return Done(
-            finish=finish,
-            text=self.text,
-            model=model,
-            prompt_tokens=self.prompt_tokens,
-            visual_tokens=self.visual_tokens,
-            answer_tokens=self.answer_tokens,
-            queue_seconds=self.queue_seconds,
-            prepare_seconds=self.prepare_seconds,
-            first_token_seconds=self.first_token_seconds,
-            total_seconds=self.elapsed(),
-        )
 
 
 class LocalRuntime:
@@ -148,20 +117,8 @@ class LocalRuntime:
         processor = KeyeProcessor.from_pretrained(folder)
         generation: GenerationConfig = model.generation_config
         ends = generation.eos_token_id
-        config = model.config
-        info = ModelInfo(
-            name=folder.resolve().name,
-            path=str(folder.resolve()),
-            architecture=config.model_type,
-            parameters=parameter_count(folder),
-            device=where.device,
-            dtype="4 bit" if where.four_bit else str(where.dtype).removeprefix("torch."),
-            context=config.max_position_embeddings,
-            demonstration=folder.resolve() == NANO.resolve(),
-            sampling=sampling_for(folder),
-            decoding=_decoding_defaults(generation),
-            note=where.note,
-        )
+        dtype = "4 bit" if where.four_bit else str(where.dtype).removeprefix("torch.")
+        info = describe_checkpoint(folder, where.device, dtype, where.note)
         return _Loaded(
             info=info,
             model=model,
@@ -173,7 +130,7 @@ class LocalRuntime:
     # -- answers ------------------------------------------------------------------------------------------------
 
     def stream(self, messages: list[Message], decoding: Decoding, stop: threading.Event) -> Iterator[Event]:
-        tally = _Tally(time.perf_counter())
+        tally = Tally(time.perf_counter())
         name = ""
         ticket = self._line.join()
         try:
@@ -210,7 +167,7 @@ class LocalRuntime:
             self._line.leave(ticket)
 
     def _answer(
-        self, loaded: _Loaded, messages: list[Message], decoding: Decoding, stop: threading.Event, tally: _Tally
+        self, loaded: _Loaded, messages: list[Message], decoding: Decoding, stop: threading.Event, tally: Tally
     ) -> Iterator[Event]:
         finish: Finish = "stopped"
         if not stop.is_set():
@@ -243,13 +200,12 @@ class LocalRuntime:
                 yield Answer(piece)
         yield tally.done(finish, loaded.info.name)
 
-    def _prepare(self, loaded: _Loaded, messages: list[Message], tally: _Tally) -> tuple[dict[str, Any], Media, int]:
+    def _prepare(self, loaded: _Loaded, messages: list[Message], tally: Tally) -> tuple[dict[str, Any], Media, int]:
         """The model's inputs on its device, their media, and how many tokens of the context the answer may take."""
         prompt, media = render(messages, loaded.processor.apply_chat_template)
         inputs = dict(encode(loaded.processor, prompt, media).to(loaded.model.device))
         tally.prompt_tokens = int(inputs["input_ids"].shape[1])
-        pictures = inputs["input_ids"] == loaded.processor.image_token_id
-        tally.visual_tokens = sum(item.total_tokens for item in media if isinstance(item, Frames)) + int(pictures.sum())
+        tally.visual_tokens = sum(item.total_tokens for item in media if isinstance(item, Frames))
         room = loaded.info.context - tally.prompt_tokens
         if room < 1:
             raise EngineError(
@@ -257,14 +213,3 @@ class LocalRuntime:
                 "start a new conversation, or lower the visual token budget."
             )
         return inputs, media, room
-
-
-def _decoding_defaults(generation: GenerationConfig) -> Decoding:
-    published = Decoding()
-    return replace(
-        published,
-        greedy=not generation.do_sample,
-        temperature=generation.temperature or published.temperature,
-        top_p=generation.top_p or published.top_p,
-        top_k=published.top_k if generation.top_k is None else generation.top_k,
-    )

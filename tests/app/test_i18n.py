@@ -21,6 +21,11 @@ SPOKEN = (
     ROOT / "app" / "studio.py",
     ROOT / "app" / "library.py",
     *sorted((ROOT / "finetune" / "feedback").glob("*.py")),
+    *(
+        ROOT / "finetune" / "bench" / f"{name}.py"
+        for name in ("background", "predictions", "registry", "run", "tables")
+    ),
+    ROOT / "app" / "bench.py",
 )
 """The files whose sentences reach the page."""
 
@@ -71,4 +76,6 @@ def test_what_is_filled_in_is_translated_where_it_is_a_phrase() -> None:
     assert translate(note, "zh") == "60 帧 280×504 需要 10,800 个 token；为保持在 4,096 以内，只取 22 帧。"
     odd = "Loading x.mp4 is a folder; give a video file."
     assert translate(odd, "zh") == "Loading x.mp4 是文件夹，请提供视频文件。"
+    ended = "SGLang ended and is started again. The disk is full; make room and start again."
+    assert translate(ended, "zh") == "SGLang 已退出，正在重新启动。磁盘已满，请腾出空间后重新启动。"
     assert translate("Nobody knows this sentence.", "zh") == "Nobody knows this sentence."

@@ -1,0 +1,55 @@
+"""What a checkpoint folder says of itself, before any weight is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import GenerationConfig
+
+from engine.errors import EngineError
+from engine.keye.loading import load_config
+from engine.runtime.base import Decoding, ModelInfo
+from engine.runtime.placement import parameter_count
+from engine.runtime.source import NANO
+from engine.video import sampling_for
+
+
+def describe_checkpoint(folder: Path, device: str, dtype: str, note: str = "") -> ModelInfo:
+    """The facts of a model folder that runs on `device` in `dtype`. EngineError where the folder is no checkpoint."""
+    config = load_config(folder)
+    return ModelInfo(
+        name=folder.resolve().name,
+        path=str(folder.resolve()),
+        architecture=config.model_type,
+        parameters=parameter_count(folder),
+        device=device,
+        dtype=dtype,
+        context=config.max_position_embeddings,
+        demonstration=folder.resolve() == NANO.resolve(),
+        sampling=sampling_for(folder),
+        decoding=decoding_of(generation_config(folder)),
+        note=note,
+    )
+
+
+def generation_config(folder: Path) -> GenerationConfig:
+    """The folder's generation_config.json; an empty one where it has none."""
+    if not (folder / "generation_config.json").is_file():
+        return GenerationConfig()
+    try:
+        return GenerationConfig.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise EngineError(f"generation_config.json in {folder} cannot be read; download it again.") from error
+
+
+def decoding_of(generation: GenerationConfig) -> Decoding:
+    """How the checkpoint wants its tokens chosen; what it leaves open is as published."""
+    published = Decoding()
+    return replace(
+        published,
+        greedy=not generation.do_sample,
+        temperature=generation.temperature or published.temperature,
+        top_p=generation.top_p or published.top_p,
+        top_k=published.top_k if generation.top_k is None else generation.top_k,
+    )

@@ -1,0 +1,1 @@
+"""Modules here are imported by SGLang, which registers their `EntryClass`."""
