@@ -49,6 +49,7 @@ class ModelInfo:
     demonstration: bool  # keye-nano: the page says plainly what it cannot do
     sampling: Sampling  # how this checkpoint wants its clips sampled
     decoding: Decoding  # the defaults of its generation_config.json
+    picture_pixels: tuple[int, int] = (3136, 1003520)  # least and most of a still picture as it sees it
     note: str = ""  # what to expect of it on this machine, one sentence
     runtime: str = "local"  # local, sglang, or the address of a server
     adapter: str | None = None  # the adapter that answers with it

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import GenerationConfig
 
 from engine.errors import EngineError
+from engine.keye.image_processing import KeyeImageProcessor
 from engine.keye.loading import load_config
 from engine.runtime.base import Decoding, ModelInfo
 from engine.runtime.placement import parameter_count
@@ -18,6 +19,7 @@ from engine.video import sampling_for
 def describe_checkpoint(folder: Path, device: str, dtype: str, note: str = "") -> ModelInfo:
     """The facts of a model folder that runs on `device` in `dtype`. EngineError where the folder is no checkpoint."""
     config = load_config(folder)
+    pictures = KeyeImageProcessor.from_pretrained(folder)
     return ModelInfo(
         name=folder.resolve().name,
         path=str(folder.resolve()),
@@ -29,6 +31,7 @@ def describe_checkpoint(folder: Path, device: str, dtype: str, note: str = "") -
         demonstration=folder.resolve() == NANO.resolve(),
         sampling=sampling_for(folder),
         decoding=decoding_of(generation_config(folder)),
+        picture_pixels=(pictures.min_pixels, pictures.max_pixels),
         note=note,
     )
 

@@ -99,6 +99,7 @@ class RemoteServer:
                 demonstration=bool(known.get("demonstration", False)),
                 sampling=Sampling(**known["sampling"]) if "sampling" in known else preset,
                 decoding=Decoding(**known["decoding"]) if "decoding" in known else Decoding(),
+                picture_pixels=_two_counts(known.get("picture_pixels", ModelInfo.picture_pixels)),
                 runtime=self.url,
             )
         except (TypeError, ValueError) as error:
@@ -141,6 +142,11 @@ def ask(url: str, api_key: str | None, method: str, path: str, body: dict[str, A
         told = content.get("error_message") or content.get("message") if isinstance(content, dict) else None
         raise EngineError(f"{url} refuses ({answer.status_code}): {told or 'no reason given'!s:.300}")
     return content
+
+
+def _two_counts(value: Any) -> tuple[int, int]:
+    least, most = value
+    return int(least), int(most)
 
 
 def wrong_key(url: str) -> str:

@@ -205,7 +205,8 @@ class LocalRuntime:
         prompt, media = render(messages, loaded.processor.apply_chat_template)
         inputs = dict(encode(loaded.processor, prompt, media).to(loaded.model.device))
         tally.prompt_tokens = int(inputs["input_ids"].shape[1])
-        tally.visual_tokens = sum(item.total_tokens for item in media if isinstance(item, Frames))
+        pictures = inputs["input_ids"] == loaded.processor.image_token_id
+        tally.visual_tokens = sum(item.total_tokens for item in media if isinstance(item, Frames)) + int(pictures.sum())
         room = loaded.info.context - tally.prompt_tokens
         if room < 1:
             raise EngineError(

@@ -9,8 +9,11 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from engine.errors import EngineError
 from engine.events import Answer, Error, Event, Finish, Progress, Queued
+from engine.keye.image_processing import smart_resize
 from engine.runtime.adapters import check_adapter, differs
 from engine.runtime.base import Decoding, Message, ModelInfo, Status
 from engine.runtime.endpoint import Endpoint, Server, ask
@@ -56,13 +59,13 @@ class SGLangRuntime:
 
     def stream(self, messages: list[Message], decoding: Decoding, stop: threading.Event) -> Iterator[Event]:
         tally = Tally(time.perf_counter(), adapter=self._adapter)
-        tally.visual_tokens = sum(p.total_tokens for m in messages for p in m.parts if isinstance(p, Frames))
         name = ""
         ticket = self._line.join()
         try:
             endpoint = yield from self._ready(stop)
             if endpoint is not None:
                 name = endpoint.info.name
+                tally.visual_tokens = visual_tokens(messages, endpoint.info.picture_pixels)
                 yield from self._turn(ticket, endpoint, stop, tally)
             if endpoint is None or stop.is_set():
                 yield tally.done("stopped", name)
@@ -203,6 +206,19 @@ class SGLangRuntime:
         assert endpoint is not None
         self._reload(endpoint)
         return endpoint
+
+
+def visual_tokens(messages: list[Message], picture_pixels: tuple[int, int]) -> int:
+    """What the clips and pictures of a conversation cost; `picture_pixels` are the limits of a picture."""
+    total = 0
+    least, most = picture_pixels
+    for part in (part for message in messages for part in message.parts):
+        if isinstance(part, Frames):
+            total += part.total_tokens
+        elif isinstance(part, np.ndarray):
+            height, width = smart_resize(part.shape[0], part.shape[1], 28, least, most)
+            total += height * width // 784
+    return total
 
 
 def _adapters_of(endpoint: Endpoint) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from app.config import AppConfig
-from app.studio import ClipChoice, Limits, Studio
+from app.studio import ClipChoice, Limits, Manner, Studio
 from engine.errors import EngineError
 from engine.events import Answer, Done, Error, Queued
 from engine.keye import KeyeProcessor
@@ -216,7 +216,7 @@ def test_a_killed_server_loses_nothing_and_comes_back(nano: Served, tmp_path: Pa
 
     runtime.info = noisy  # type: ignore[method-assign]
     try:
-        conversation, job = studio.ask(None, "What happens?", ClipChoice(sha), Limits(), 1500)
+        conversation, job = studio.ask(None, "What happens?", ClipChoice(sha), Limits(), Manner(max_tokens=1500))
         wait_until(lambda: job.snapshot().text, "the answer began")
         leader = nano.supervisor.pid
         assert leader is not None
@@ -229,7 +229,7 @@ def test_a_killed_server_loses_nothing_and_comes_back(nano: Served, tmp_path: Pa
         assert turn.question.text == "What happens?"
         assert turn.answer is not None and turn.answer.error == job.snapshot().error
         runtime.info = plain  # type: ignore[method-assign]
-        _, again = studio.ask(conversation, "What happens?", ClipChoice(sha), Limits(), 8)
+        _, again = studio.ask(conversation, "What happens?", ClipChoice(sha), Limits(), Manner(max_tokens=8))
         again.join(300)
         answered = again.snapshot().done
         assert answered is not None and answered.finish in ("stop", "length"), again.snapshot()
