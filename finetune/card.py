@@ -25,7 +25,8 @@ Tower 128 wide, 4 layers; decoder 192 wide, 4 layers, 6 heads and 2 key heads of
 up to 16 frames of about 16 visual tokens. Weights in bfloat16.
 
 ## Training
-`{command}` on a machine of 2 CPU cores: {processor:.0f} minutes of processor time, {minutes:.0f} by the clock.
+`{command}` on a machine of 2 CPU cores: {processor:.0f} minutes of processor time, {minutes:.0f} by the clock,
+with other work on them.
 
 Random weights; first the tower learns to say what lies under each patch ({tower} steps), then projector and decoder
 learn from pictures ({pictures} steps), then from videos of 2 to 8 seconds ({videos} steps), at last, at a falling rate

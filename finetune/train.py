@@ -50,8 +50,8 @@ class Plan:
 
     tower: int = 1000
     pictures: int = 1100
-    videos: int = 2400
-    anneal: int = 700
+    videos: int = 1400
+    anneal: int = 800
     processes: int = 1  # each takes batches of its own at every step
     seed: int = 0
 
