@@ -58,7 +58,8 @@ def rest_of(model: Any, inputs: dict[str, Any], kept: Kept, count: int) -> dict[
     """The model's arguments for what is left of a prompt when `kept` holds its first `count` tokens.
 
     Positions are those that the whole prompt has."""
-    kept.cache.crop(count)
+    if spare := kept.cache.get_seq_length() - count:
+        kept.cache.crop(-spare)
     ids = inputs["input_ids"]
     names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
     positions, deltas = model.get_rope_index(ids, **{name: inputs.get(name) for name in names})
