@@ -28,6 +28,7 @@ class Item:
     answer: str  # the truth, as the data holds it
     media: tuple[Medium, ...]
     category: str = ""
+    second_category: str = ""  # another breakdown of the same task
     prepare: Callable[[], None] | None = field(default=None, compare=False)
     """Makes the media where they are made on demand; called in the thread that asks, before they are read."""
 

@@ -62,6 +62,7 @@ def _item(task: str, number: int, row: TableRow, images: Path) -> Row:
         answer=row["answer"],
         media=tuple(media),
         category=row.get("category", "").strip(),
+        second_category=row.get("l2-category", "").strip(),
     )
 
 

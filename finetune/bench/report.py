@@ -105,6 +105,8 @@ def _score(item: Item, record: dict[str, Any], found: _Found) -> dict[str, Any]:
     found.cut += record.get("finish") == "length"
     found.count_frames(record.get("frames"))
     found.tally.add(prediction, verdict)
+    if item.second_category != item.category:  # the same name twice would count twice
+        found.tally.count_category(item.task, item.second_category, verdict)
     if verdict.problem:
         found.note(item.task, item.index, verdict.problem)
     if verdict.published is not True and len(found.wrong[item.task]) < _WORST:

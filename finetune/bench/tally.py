@@ -70,11 +70,15 @@ class Tally:
         """Count one scored item under the task name it came with. An item that either scoring cannot score counts as
         unscored too."""
         self.tasks.setdefault(prediction.task, TaskCount()).add(verdict)
-        if prediction.category:
-            self.categories.setdefault(prediction.task, {}).setdefault(prediction.category, TaskCount()).add(verdict)
+        self.count_category(prediction.task, prediction.category, verdict)
         if verdict.problem:
             self.problems[prediction.task, verdict.problem] += 1
         self.unscored += verdict.published is None or verdict.strict is None
+
+    def count_category(self, task: str, category: str, verdict: Verdict) -> None:
+        """Count an item in a breakdown of its task; nothing where the category has no name."""
+        if category:
+            self.categories.setdefault(task, {}).setdefault(category, TaskCount()).add(verdict)
 
     def leave_out(self, task: str, problem: str) -> None:
         """Count an item that cannot be scored at all. Of a problem only what stands before a colon is counted, so that

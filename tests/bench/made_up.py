@@ -57,7 +57,11 @@ def kc_mmbench(root: Path, each: int = 2, pictures: int = 4) -> Path:
         "SPU": [[n, several(2, n), "同一商品？", "是", "d" if n % 2 else "e"] for n in range(each)],
     }
     for name, body in rows.items():
-        table(root / "subsets" / f"{name}.tsv", KC_HEADING, body)
+        table(
+            root / "subsets" / f"{name}.tsv",
+            (*KC_HEADING, "l2-category"),
+            [[*row, f"l2 of {row[-1]}" if row[-1] else ""] for row in body],
+        )
     return root
 
 

@@ -114,7 +114,7 @@ def test_the_report_names_every_number_of_the_run(tmp_path: Path, nano: Runtime)
     html = (out / "report.html").read_text("utf-8")
     for words in ("no_think", "greedy", "at most 2 new tokens", "no judge", "first 2 of each task", "12", "†", "84.4"):
         assert words in html
-    assert facts["categories"]["SPU"].keys() == {"d", "e"}
+    assert facts["categories"]["SPU"].keys() == {"d", "e", "l2 of d", "l2 of e"}
     assert facts["tasks"]["SPU"]["comparable"] and not facts["tasks"]["CPV"]["comparable"]
 
 
