@@ -138,6 +138,8 @@ def model_html(status: Status, info: ModelInfo | None, lang: Language) -> str:
         line = say(
             "model_line", lang, model=info.name, params=_count(info.parameters), device=info.device, dtype=info.dtype
         )
+        if info.runtime != "local":
+            line += f" · {info.runtime}"
         note = f'<p class="ks-note">{escape(translate(info.note, lang))}</p>' if info.note else ""
         return f'<span class="ks-model ks-ready">{escape(line)}</span>{note}'
     message = escape(translate(status.message, lang))
