@@ -21,7 +21,7 @@ def test_a_benchmark_is_started_watched_and_its_report_fetched(page: Page, site:
     page.locator("#kb-start").click()
     expect(page.locator("#kb-progress").get_by_text("Give the folder")).to_be_visible()
     page.locator("#kb-data").locator("input, textarea").fill(str(data))
-    page.locator("#kb-mode").get_by_text("The model decides").click()
+    page.locator("#kb-mode").get_by_text("Auto").click()
     page.locator("#kb-start").click()
     expect(page.locator("#kb-progress .ks-bar")).to_be_visible()
     expect(page.locator("#kb-progress .ks-cost")).to_contain_text(re.compile(r"\d+ of 360 · \d+:\d\d left"))
