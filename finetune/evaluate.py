@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.keye import KeyeProcessor, encode, load_model
-from engine.prompt import to_chat
+from engine.events import Done, Error
 from engine.runtime.base import Decoding, Message, Part
-from engine.runtime.decode import TextStream, next_tokens
-from engine.video import Clip, Frames, Sampling, sample, sampling_for
+from engine.runtime.local import LocalRuntime
+from engine.video import Clip, Frames, Sampling, sample
 from finetune.errors import FinetuneError
 from finetune.scoring import clause_recall, floor, right, wilson
 from finetune.world.clips import encode_clip
@@ -46,28 +46,26 @@ class Asked:
 
 
 class Answerer:
-    """A model folder that answers greedily, as `engine`'s own runtime does."""
+    """A model folder that answers greedily through `engine`'s own runtime, in float32 on the processor."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = load_model(folder, dtype=torch.float32)
-        self.processor = KeyeProcessor.from_pretrained(folder)
-        self.sampling: Sampling = sampling_for(folder)
-        ends = self.model.generation_config.eos_token_id
-        self._ends = set(ends if isinstance(ends, list) else [ends])
-        self._suppress = list(self.model.generation_config.suppress_tokens or [])
+        # an absolute path: a folder that is not there must not be taken for a hub id
+        self._runtime = LocalRuntime(str(folder.resolve()), device="cpu", dtype=torch.float32, four_bit=False)
+        self.sampling: Sampling = self._runtime.info().sampling
 
     def answer(self, seen: Part | None, question: str) -> str:
-        """The answer to one question about frames, about a picture (uint8 RGB [height, width, 3]), or about nothing."""
+        """The answer to one question about frames, about a picture (uint8 RGB [height, width, 3]), or about nothing.
+
+        Raises FinetuneError where the model fails."""
         parts: tuple[Part, ...] = (question,) if seen is None else (seen, question)
-        chat, media = to_chat([Message("user", parts)])
-        prompt = self.processor.apply_chat_template(chat, add_generation_prompt=True)
-        inputs = dict(encode(self.processor, prompt, media))
-        stream, text = TextStream(self.processor.tokenizer), ""
-        for count, token in enumerate(next_tokens(self.model, inputs, Decoding(greedy=True), self._suppress)):
-            if token in self._ends or count >= MAX_TOKENS:
-                break
-            text += stream.push(token)
-        return text + stream.finish()
+        decoding = Decoding(max_tokens=MAX_TOKENS, greedy=True)
+        text = ""
+        for event in self._runtime.stream([Message("user", parts)], decoding, threading.Event()):
+            if isinstance(event, Error):
+                raise FinetuneError(event.message)
+            if isinstance(event, Done):
+                text = event.text
+        return text
 
 
 def blank(seen: Part) -> Part:

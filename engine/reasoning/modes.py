@@ -15,11 +15,8 @@ from engine.runtime.base import Decoding, Message
 ModeName = Literal["auto", "think", "no_think", "think_with_image"]
 MODE_NAMES: tuple[ModeName, ...] = get_args(ModeName)
 
-SAMPLED = Decoding(temperature=0.6, top_p=0.95, top_k=20)
-"""How answers are drawn: the published generation_config.json."""
-
 BENCHMARK = Decoding(greedy=True, max_tokens=2048)
-"""How the released evaluation code draws them."""
+"""How the released evaluation code draws answers; elsewhere they are drawn as `Decoding` is by default."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from engine.errors import EngineError
 from engine.events import Done, Error
-from engine.runtime.base import Decoding, Message, ModelInfo, Runtime
+from engine.reasoning.modes import BENCHMARK
+from engine.runtime.base import Message, ModelInfo, Runtime
 from engine.video import Cancelled, Sampling
 from engine.video.cache import FrameCache
 from finetune.bench import judge as judging
@@ -41,7 +42,7 @@ class Plan:
     data: Path
     mode: Mode = "think"
     limit: int | None = None  # items of each task
-    max_tokens: int = 2048
+    max_tokens: int = BENCHMARK.max_tokens
     fps: float | None = None
     max_frames: int | None = None
     budget: int | None = None
@@ -70,7 +71,7 @@ class Plan:
             "adapter": info.adapter,
             "mode": self.mode,
             "max_tokens": self.max_tokens,
-            "greedy": True,
+            "greedy": BENCHMARK.greedy,
             "sampling": asdict(self.sampling(info)),
         }
 
@@ -208,7 +209,7 @@ class _Asker:
         self.plan, self.stop = plan, stop
         self._runtime, self._judge = runtime, judge
         self._sampling = plan.sampling(info)
-        self._decoding = Decoding(max_tokens=plan.max_tokens, greedy=True)
+        self._decoding = replace(BENCHMARK, max_tokens=plan.max_tokens)
         self._cache = FrameCache(_CACHE_BYTES)
 
     def has_work(self, key: tuple[str, str], predictions: Predictions) -> bool:

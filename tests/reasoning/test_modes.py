@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError
-from engine.reasoning.modes import BENCHMARK, MODES, SAMPLED, mode_of, with_switch
-from engine.runtime.base import Message
+from engine.reasoning.modes import BENCHMARK, MODES, mode_of, with_switch
+from engine.runtime.base import Decoding, Message
 
 PICTURE = np.zeros((28, 28, 3), np.uint8)
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "keye-vl-8b-preview" / "generation_config.json"
@@ -18,10 +18,10 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "keye-vl-8b-preview" /
 
 def test_sampling_is_that_of_the_published_generation_config() -> None:
     published = json.loads(GOLDEN.read_text("utf-8"))
-    assert (SAMPLED.temperature, SAMPLED.top_p, SAMPLED.top_k) == tuple(
+    assert (Decoding().temperature, Decoding().top_p, Decoding().top_k) == tuple(
         published[name] for name in ("temperature", "top_p", "top_k")
     )
-    assert not SAMPLED.greedy and BENCHMARK.greedy and BENCHMARK.max_tokens == 2048
+    assert not Decoding().greedy and BENCHMARK.greedy and BENCHMARK.max_tokens == 2048
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from engine.runtime.base import Runtime
 from engine.runtime.local import LocalRuntime
 from finetune.bench.open_runtime import open_runtime
-from finetune.bench.predictions import Predictions
 from finetune.bench.registry import benchmark
 from finetune.bench.report import write_report
 from finetune.bench.run import Plan, run
@@ -21,9 +21,8 @@ from tests.sglang.conftest import Served
 def outputs(plan: Plan, runtime: Runtime, out: Path) -> tuple[dict[str, Any], dict[Any, Any]]:
     assert run(plan, runtime, out, parallel=4)
     facts = write_report(plan, runtime.info(), out)
-    with Predictions(out) as predictions:
-        rows = {key: predictions.get(key) for key in predictions._places}
-    return facts, {key: row["output"] for key, row in rows.items() if row is not None}
+    rows = map(json.loads, (out / "predictions.jsonl").read_text("utf-8").splitlines())
+    return facts, {(row["task"], row["index"]): row["output"] for row in rows}
 
 
 @pytest.mark.parametrize("name", [*sorted(MAKERS), "world"])
