@@ -93,7 +93,7 @@ def rate(stage: str, step: int, steps: int) -> float:
 
 def most_things(step: int) -> int:
     """How many things a picture may hold: what a word names is learnt before which one of several is meant."""
-    return 1 if step < 150 else 2 if step < 450 else 3
+    return 1 if step < 150 else 2 if step < 450 else 4
 
 
 def answers_right(logits: torch.Tensor, labels: torch.Tensor, batch: PackedBatch) -> Scores:
