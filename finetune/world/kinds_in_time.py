@@ -109,7 +109,7 @@ def _hop(scene: Scene, rng: random.Random, say: Speech) -> Made | None:
         thing, that = found
     else:
         thing = rng.choice(scene.things)
-        if not _does_alone(scene, thing) or thing.resting and thing.event is None:
+        if not _does_alone(scene, thing) or (thing.resting and thing.event is None):
             return None
         that = say.doer(say.does(thing))
     if rng.random() < 0.5 and thing.event != "turns":

@@ -31,11 +31,12 @@ SIZES = {"big": "大", "small": "小", "middle": "中间"}
 SIDES = {"left": "左边", "right": "右边", "above": "上面", "below": "下面"}
 EVENTS = {"appears": "出现", "disappears": "消失", "turns": "改变颜色"}
 
-WORDS = tuple(
-    word
-    for words in (COLOURS, SHAPES, BACKGROUNDS, DIRECTIONS, TEXTURES, SIDES, EVENTS)
-    for word in words.values()
-) + (*NUMBERS, "左上角", "右上角", "左下角", "右下角", "中间", "移动", "不动", "变成", "图形", "一样多", "没有")
+_NAMES = (COLOURS, SHAPES, BACKGROUNDS, DIRECTIONS, TEXTURES, SIDES, EVENTS)
+WORDS = (
+    *(word for names in _NAMES for word in names.values()),
+    *NUMBERS,
+    *("左上角", "右上角", "左下角", "右下角", "中间", "移动", "不动", "变成", "图形", "一样多", "没有"),
+)
 """Words that the tokenizer never glues to their neighbours: Chinese is written without spaces."""
 
 PHRASES: dict[str, tuple[str, ...]] = {
@@ -66,7 +67,11 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "{the}的位置在哪里？",
         "{the}在画面的哪个位置？",
     ),
-    "side": ("{the}在{other}的左边还是右边？", "{the}位于{other}的左边还是右边？", "{the}在{other}的哪一边，左边还是右边？"),
+    "side": (
+        "{the}在{other}的左边还是右边？",
+        "{the}位于{other}的左边还是右边？",
+        "{the}在{other}的哪一边，左边还是右边？",
+    ),
     "height": ("{the}在{other}的上面还是下面？", "{the}位于{other}的上面还是下面？"),
     "bigger": ("{the}和{other}，哪个更大？", "{the}和{other}哪个大？", "哪个更大，{the}还是{other}？"),
     "bigger_of_two": ("哪个图形更大？", "哪个图形最大？"),
@@ -112,7 +117,13 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "发生了什么？",
         "概括一下视频。",
     ),
-    "box": ("{the}的准确位置在哪里？", "给出{the}的边界框。", "定位{the}。", "{the}的边界框是什么？", "用框标出{the}。"),
+    "box": (
+        "{the}的准确位置在哪里？",
+        "给出{the}的边界框。",
+        "定位{the}。",
+        "{the}的边界框是什么？",
+        "用框标出{the}。",
+    ),
     "order": ("{first}发生了什么？", "{first}发生的是什么？", "视频里{first}发生了什么？", "告诉我{first}发生了什么。"),
     "texture": ("{the}是纯色、条纹还是圆点的？", "{the}是什么图案？", "{the}的图案是什么？", "{the}有什么花纹？"),
     "sum": ("{groups}一共有几个？", "{groups}加起来有几个？", "{groups}总共有多少个？"),
