@@ -85,7 +85,7 @@ VOCABULARY = 1536
 # world's Chinese words stay whole too, the longest first, and so does what stands between two numbers of a box.
 _CHINESE = "|".join(sorted(phrases_zh.WORDS, key=lambda word: (-len(word), word)))
 _SINGLE = rf"[A-Z](?![a-z])|[0-9]|, (?=[0-9])|{_CHINESE}"
-_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORDS = r"\A, \z|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def corpus(seed: int = 0, scenes: int = 3000) -> Iterator[str]:

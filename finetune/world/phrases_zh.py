@@ -31,9 +31,12 @@ SIZES = {"big": "大", "small": "小", "middle": "中间"}
 SIDES = {"left": "左边", "right": "右边", "above": "上面", "below": "下面"}
 EVENTS = {"appears": "出现", "disappears": "消失", "turns": "改变颜色"}
 
-WORDS = tuple(
-    word for words in (COLOURS, SHAPES, BACKGROUNDS, DIRECTIONS, TEXTURES, SIDES, EVENTS) for word in words.values()
-) + (*NUMBERS, "左上角", "右上角", "左下角", "右下角", "中间", "移动", "不动", "变成", "图形", "一样多", "没有")
+_NAMES = (COLOURS, SHAPES, BACKGROUNDS, DIRECTIONS, TEXTURES, SIDES, EVENTS)
+WORDS = (
+    *(word for names in _NAMES for word in names.values()),
+    *NUMBERS,
+    *("左上角", "右上角", "左下角", "右下角", "中间", "移动", "不动", "变成", "图形", "一样多", "没有"),
+)
 """Words that the tokenizer never glues to their neighbours: Chinese is written without spaces."""
 
 PHRASES: dict[str, tuple[str, ...]] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from finetune.world.kinds import PLACE_KINDS, Maker
 from finetune.world.kinds_in_time import HOP, TIME_KINDS
 from finetune.world.scene import Scene
-from finetune.world.speech import SPEECH, Language, Talk
+from finetune.world.speech import SPEECH, Language
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def small_talk(rng: random.Random, kind: str, with_clip: bool = True, language: 
         phrase = rng.choice(say.phrases[rng.choice(("list", "caption", "count", "text"))])
         text = say.ask(phrase, {"video": say.videos[0]})
         return Question("no_clip", say.vary(text, rng), say.answers["no_clip"], language)
-    talk: Talk = kind  # type: ignore[assignment]
-    return Question(kind, say.vary(rng.choice(say.talk[talk]), rng), say.answers[kind], language)
+    return Question(kind, say.vary(rng.choice(say.talk[kind]), rng), say.answers[kind], language)
 
 
 _MAKERS: dict[str, Maker] = {**PLACE_KINDS, "hop": HOP, **TIME_KINDS}

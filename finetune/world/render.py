@@ -125,7 +125,7 @@ def _circle() -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def outline(shape: str) -> np.ndarray:
-    """float64 [points, 2]: the outline of a shape of radius 1 about its centre, y downwards. Not for circles and rings."""
+    """float64 [points, 2]: the outline of a shape of radius 1 about its centre, y downwards. Not for round shapes."""
     if shape == "square":
         points = [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)]
     elif shape == "triangle":
@@ -190,7 +190,7 @@ def _marks(texture: str) -> np.ndarray:
     """Outlines of stripes or dots about a centre, float64 [marks, points, 2], in radii of the thing."""
     if texture == "striped":
         band = np.array([(-1.5, -0.1), (1.5, -0.1), (1.5, 0.1), (-1.5, 0.1)])
-        bands = np.stack([band + (0, step * 0.57) for step in (-2, -1, 0, 1, 2)])
+        bands = np.stack([band + np.array((0, step * 0.57)) for step in (-2, -1, 0, 1, 2)])
         return bands @ (np.array([[1, -1], [1, 1]]) / math.sqrt(2))
     places = [(i * 0.62, k * 0.62) for i in (-1, 0, 1) for k in (-1, 0, 1)]
     eight = _circle()[::6] * 0.16

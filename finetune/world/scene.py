@@ -232,7 +232,8 @@ def _events(rng: random.Random, count: int, duration: float) -> list[tuple[Event
     last = max(1, int(duration - 1.05))
     number = 2 if count > 1 and last > 1 and rng.random() < (0.3 if count == 2 else 0.4) else 1
     kinds: tuple[Event, ...] = ("appears", "disappears", "turns")
-    for n, (i, second) in enumerate(zip(rng.sample(range(count), number), rng.sample(range(1, last + 1), number))):
+    chosen, seconds = rng.sample(range(count), number), rng.sample(range(1, last + 1), number)
+    for n, (i, second) in enumerate(zip(chosen, seconds, strict=True)):
         kind = "turns" if n == 1 and count == 2 else rng.choice(kinds)
         # Early in a second, so that at two frames a second the first frame to show it lies in that second too.
         events[i] = (kind, second + rng.uniform(0.05, 0.4))

