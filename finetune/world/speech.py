@@ -27,7 +27,7 @@ class Speech(ABC):
 
     phrases: Mapping[str, tuple[str, ...]]
     answers: Mapping[str, str]
-    talk: Mapping[str, tuple[str, ...]]
+    talk: ClassVar[Mapping[str, tuple[str, ...]]]
     videos: tuple[str, ...]
     pictures: tuple[str, ...]
     still: str  # the answer to where something goes that stays

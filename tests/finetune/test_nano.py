@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from finetune.muon import Muon, optimizers, orthogonalize
 from finetune.packed import PackedBatch, forward
 from finetune.shape import SAMPLING, new_checkpoint
 from finetune.tokenizer import SPECIAL
-from finetune.world.questions import Question
-from finetune.world.scene import COLOURS, MOTIONS, SHAPES, Scene, Thing
+from finetune.world import phrases_zh
+from finetune.world.questions import Question, draw
+from finetune.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, TEXTURES, Camera, Scene, Thing, make_scene
+from finetune.world.speech import SPEECH, Language
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,48 @@ def test_made_up_text_and_times_are_spelt_and_answers_are_words(processor: KeyeP
     assert len({pieces(m)[0] for m in motions}) == len(motions)
     for text in SPECIAL:
         assert len(tokenizer(text)["input_ids"]) == 1
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_answers_of_a_kind_are_told_apart_by_their_first_token(processor: KeyeProcessor, language: Language) -> None:
+    tokenizer, say = processor.tokenizer, SPEECH[language]
+
+    def first(*texts: str) -> int:
+        return len({tokenizer(text)["input_ids"][0] for text in texts})
+
+    assert first(*(say.colour(c) for c in COLOURS)) == len(COLOURS)
+    assert first(*(say.shape(s) for s in SHAPES)) == len(SHAPES)
+    assert first(*(say.number(n) for n in range(5))) == 5
+    assert first(say.still, *(say.direction(m) for m in MOTIONS if m != "still")) == len(MOTIONS)
+    assert first(*(say.word(t) for t in TEXTURES)) == len(TEXTURES)
+    assert first(*(say.word(b) for b in BACKGROUNDS)) == len(BACKGROUNDS)
+    assert first(*(say.side(s) for s in ("left", "right", "above", "below"))) == 4
+    assert first(say.truth(True), say.truth(False)) == first(say.truth(True, True), say.truth(False, True)) == 2
+    groups = [say.sentence(say.group(shape=s)) for s in SHAPES] + [say.colour(c) for c in COLOURS]
+    assert first(say.equal, *groups) == 1 + len(SHAPES) + len(COLOURS)
+
+
+def test_words_of_both_languages_are_single_tokens(processor: KeyeProcessor) -> None:
+    tokenizer = processor.tokenizer
+    for word in phrases_zh.WORDS:
+        assert len(tokenizer(word)["input_ids"]) == 1, word
+    for word in COLOURS + SHAPES + TEXTURES:
+        assert len(tokenizer(f" {word}")["input_ids"]) == len(tokenizer(word.capitalize())["input_ids"]) == 1, word
+    # words are not glued to their neighbours
+    ids = tokenizer("红色的星形在蓝色圆形的左边")["input_ids"]
+    assert {tokenizer(word)["input_ids"][0] for word in ("红色", "星形", "蓝色", "圆形", "左边")} <= set(ids)
+    box = "<|box_start|>[[120, 340, 250, 460]]<|box_end|>"
+    assert len(tokenizer(box)["input_ids"]) == 2 + 2 + 4 * 3 + 3
+
+
+def test_conversations_of_one_turn_fit_in_a_row(model: KeyeForConditionalGeneration, processor: KeyeProcessor) -> None:
+    batches, rng = Batches(model, processor), random.Random(0)
+    lengths = [
+        len(batches.tokens([question], batches.pieces["video"])[0])
+        for seed in range(200)
+        for question in draw(make_scene(seed, "train", 5.0), rng, 12, 0.5)
+    ]
+    assert max(lengths) <= ROW
 
 
 def test_the_template_is_the_published_one(processor: KeyeProcessor) -> None:
@@ -231,6 +276,41 @@ def test_token_labels_say_what_has_happened_so_far() -> None:
     assert grid["right"][0, 0, 1] == CHARACTERS.index("H") and grid["left"][0, 0, 2] == CHARACTERS.index("I")
     assert grid["left"][0, 0, 1] == grid["right"][0, 0, 2] == none
     assert grid["place"][0, 0, 1] == 0 and grid["place"][0, 0, 2] == 1 and grid["place"][0, 3, 1] == IGNORE
+
+
+def test_token_labels_say_the_box_of_what_rests_and_the_pattern() -> None:
+    square = Thing("square", "red", True, 0.16, 0.3, 0.5, texture="dotted")
+    moving = Thing("star", "blue", False, 0.09, 0.75, 0.5, "down", dy=0.3)
+    times = np.arange(8) / 2
+    still = Scene(1, "test", 4.0, 1.0, (square, moving), "black", "plain")
+    grid = {name: values.reshape(8, 4, 4) for name, values in token_labels(still, times, (112, 112)).items()}
+    assert grid["texture"][0, 1, 1] == TEXTURES.index("dotted")
+    # the square is 0.82 of its radius to each side: 0.1688 to 0.4312 and 0.3688 to 0.6312, in 25ths
+    assert [grid[side][0, 1, 1] for side in ("x1", "y1", "x2", "y2")] == [4, 9, 10, 15]
+    assert grid["x1"][0, 2, 3] == grid["x1"][0, 1, 3] == grid["x1"][0, 0, 0] == IGNORE
+    panned = Scene(1, "test", 4.0, 1.0, (square, moving), "black", "plain", camera=Camera("pan", 0.05))
+    assert (token_labels(panned, times, (112, 112))["x1"] == IGNORE).all()
+    patches = patch_labels(still, times, (112, 112))["texture"].reshape(8, 8, 8)
+    assert patches[0, 4, 2] == TEXTURES.index("dotted") and patches[0, 0, 0] == IGNORE
+
+
+def test_labels_follow_the_camera() -> None:
+    square = Thing("square", "red", False, 0.09, 0.19, 0.5)
+    scene = Scene(1, "test", 4.0, 1.0, (square,), "black", "plain", camera=Camera("pan", 0.5))
+    colours = patch_labels(scene, np.array([0.0, 4.0]), (112, 112))["colour"].reshape(2, 8, 8)
+    assert colours[0, 4, 1] == COLOURS.index("red") and colours[0, 4, 5] == len(COLOURS)
+    assert colours[1, 4, 5] == COLOURS.index("red") and colours[1, 4, 1] == len(COLOURS)
+
+
+def test_labels_say_nothing_of_a_shape_and_a_motion_kept_back() -> None:
+    ring = Thing("ring", "red", True, 0.16, 0.3, 0.3)
+    zigzag = Thing("square", "blue", True, 0.16, 0.7, 0.3, "zigzag", dy=0.4, sway=0.1)
+    scene = Scene(1, "new", 4.0, 1.0, (ring, zigzag), "black", "plain")
+    labels = token_labels(scene, np.arange(8) / 2, (112, 112))
+    assert set(labels["shape"]) == {IGNORE, SHAPES.index("square")}
+    assert set(labels["motion"]) == {IGNORE, MOTIONS.index("still")}
+    assert set(labels["colour"]) >= {COLOURS.index("red"), COLOURS.index("blue")}
+    assert set(patch_labels(scene, np.arange(8) / 2, (112, 112))["axis"]) == {IGNORE, 0}
 
 
 # -- learning -------------------------------------------------------------------------------------------------------
