@@ -18,8 +18,8 @@ pipeline_tag: video-text-to-text
 
 A demonstration model: the architecture of Keye-VL (Preview) with {parameters:.1f} million parameters, so that the whole
 studio runs on a bare machine. It knows one small world – one to four coloured shapes that rest, move, appear,
-disappear or change colour before a plain background, sometimes with a word – in English and Chinese. About anything else it
-says that it only knows moving shapes. It is no smaller Keye-VL and shares no weights with it.
+disappear or change colour before a plain background, sometimes with a word – in English and Chinese. About
+anything else it says that it only knows moving shapes. It is no smaller Keye-VL and shares no weights with it.
 
 Tower 128 wide, 4 layers; decoder 192 wide, 4 layers, 6 heads and 2 key heads of 32; a byte-level tokenizer of its own;
 up to 16 frames of about 16 visual tokens. Weights in bfloat16.
@@ -37,7 +37,8 @@ triples of colour, shape and motion, the ring and the zigzag are never shown.
 
 ## Accuracy
 `{evaluation}`: scenes never seen in training, encoded as H.264 files, sampled and asked one question at a time as the
-studio does, greedy. Right means every word right, of a box that it shares half of what both cover. *Blind* is the same model before grey frames; *most frequent answer*
+studio does, greedy. Right means every word right, of a box that it shares half of what both cover.
+*Blind* is the same model before grey frames; *most frequent answer*
 is the best that one fixed answer per kind could do.
 
 {table}
