@@ -17,9 +17,9 @@ pipeline_tag: video-text-to-text
 # keye-nano
 
 A demonstration model: the architecture of Keye-VL (Preview) with {parameters:.1f} million parameters, so that the whole
-studio runs on a bare machine. It knows one small world – one to three coloured shapes that rest, move, appear,
-disappear or change colour before a plain background, sometimes with a word – and English only. About anything else it
-says that it only knows moving shapes. It is no smaller Keye-VL and shares no weights with it.
+studio runs on a bare machine. It knows one small world – one to four coloured shapes that rest, move, appear,
+disappear or change colour before a plain background, sometimes with a word – in English and Chinese. About
+anything else it says that it only knows moving shapes. It is no smaller Keye-VL and shares no weights with it.
 
 Tower 128 wide, 4 layers; decoder 192 wide, 4 layers, 6 heads and 2 key heads of 32; a byte-level tokenizer of its own;
 up to 16 frames of about 16 visual tokens. Weights in bfloat16.
@@ -32,11 +32,13 @@ Random weights; first the tower learns to say what lies under each patch ({tower
 learn from pictures ({pictures} steps), then from videos of 2 to 8 seconds ({videos} steps), at last, at a falling rate
 and with the tower released, from videos again ({anneal} steps): in all {clips:,} clips and {questions:,} questions.
 Beside the answers, the visual tokens in the middle of the decoder are asked by linear probes what lies under them, how
-it has moved and what has happened to it; the probes are thrown away. Four pairs of colour and shape are never shown.
+it has moved and what has happened to it; the probes are thrown away. Four pairs of colour and shape, eight
+triples of colour, shape and motion, the ring and the zigzag are never shown.
 
 ## Accuracy
 `{evaluation}`: scenes never seen in training, encoded as H.264 files, sampled and asked one question at a time as the
-studio does, greedy. Right means every word right. *Blind* is the same model before grey frames; *most frequent answer*
+studio does, greedy. Right means every word right, of a box that it shares half of what both cover.
+*Blind* is the same model before grey frames; *most frequent answer*
 is the best that one fixed answer per kind could do.
 
 {table}

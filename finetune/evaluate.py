@@ -238,8 +238,9 @@ def table(facts: dict[str, Any]) -> str:
         )
 
     mean = facts["mean_of_kinds"]
+    blind = f"{mean['blind']:.2f}" if set(_COUNTED) & set(facts["asked_blind"]) else "–"
     text = head.format("kind of question") + "".join(line(k, r, *_COUNTED) for k, r in facts["kinds"].items())
-    text += f"| **mean of kinds** | | **{mean['accuracy']:.2f}** | | {mean['blind']:.2f} | {mean['floor']:.2f} |\n"
+    text += f"| **mean of kinds** | | **{mean['accuracy']:.2f}** | | {blind} | {mean['floor']:.2f} |\n"
     text += "\n" + head.format("group, all kinds")
     text += "".join(line(GROUPS[k], r, k) for k, r in facts["groups"].items())
     chinese = facts["chinese"]["mean_of_kinds"]["accuracy"]
