@@ -22,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--clips", type=int, default=200, help="held-out clips (default 200)")
     evaluate.add_argument("--seed", type=int, default=0, help="number of the first held-out scene")
     evaluate.add_argument("--threads", type=int, default=1)
+    evaluate.add_argument("--no-blind", action="store_true", help="do not ask before grey frames too: half the time")
     evaluate.add_argument(
         "--out", type=Path, help="folder for evaluation.json and evaluation.md (default: the model's)"
     )
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.command == "evaluate":
             from finetune.evaluate import evaluate_folder
 
-            print(evaluate_folder(args.model, args.clips, args.seed, args.threads, args.out))
+            print(evaluate_folder(args.model, args.clips, args.seed, args.threads, args.out, not args.no_blind))
         elif args.command == "card":
             from finetune.card import write_card
 

@@ -48,6 +48,7 @@ class Part:
     # of the world
     media: Literal["pictures", "videos"] = "videos"
     things: int = 4  # the most that a scene may hold
+    seconds: float = 8.0  # of the longest clip
     mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
     dense: float = 0.0  # weight of what tokens and patches are asked directly, beside the stage's own loss
     contrastive: float = 1.0  # weight of the contrastive loss in `vision`
@@ -169,6 +170,7 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         "clip": part.clip > 0,
         "batch_tokens": part.batch_tokens >= 1,
         "things": 1 <= part.things <= 4,
+        "seconds": 8 <= part.seconds <= 16,
         "lora": part.lora >= 0,
         "train": bool(part.train),
     }

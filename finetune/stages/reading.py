@@ -67,7 +67,7 @@ class World:
 
     def __init__(self, start: Start, part: Part) -> None:
         self._batches = Batches(start.model, start.processor, start.seed)
-        self._diet = Diet(part.media == "pictures", part.things, dict(part.mixture))
+        self._diet = Diet(part.media == "pictures", part.things, part.seconds, dict(part.mixture))
         self._rank = start.rank
 
     def make(self, number: int) -> PackedBatch:
