@@ -1,8 +1,8 @@
 """What a run has left in its folder, read so that nothing missing, half-written or foreign stops the reading.
 
-    recipe.json machine.json log.jsonl evaluation.json
-    STAGE[/PART]/done.json evaluation.json answers.jsonl
-    STAGE/evaluation.json                      of a stage whose parts were averaged"""
+recipe.json machine.json log.jsonl evaluation.json
+STAGE[/PART]/done.json evaluation.json answers.jsonl
+STAGE/evaluation.json                      of a stage whose parts were averaged"""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def read_run(folder: Path) -> RunFolder:
     parts = _parts(folder, recipe, log, problems)
     if not parts and not recipe:
         raise FinetuneError(f"There is no run in {folder}; give the folder that a run wrote to.")
-    merged = {}
+    merged: dict[str, Merged] = {}
     for part in parts:
         if part.name != part.stage and part.kind == "annealing":
             root = folder / part.stage
