@@ -65,7 +65,7 @@ def draw_setting(rng: random.Random, still: bool) -> Setting:
     return Setting(file, size, duration, rng.choice((24, 25, 30)), sampling, path)
 
 
-def shoot(setting: Setting, seeds: range, most: int = 3) -> tuple[list[Scene], list[np.ndarray], float]:
+def shoot(setting: Setting, seeds: range, most: int = 4) -> tuple[list[Scene], list[np.ndarray], float]:
     """The training scenes with these numbers and at most `most` things, of each uint8 RGB [frames, height, width, 3],
     and the frames per second that the model is told of (0 for pictures)."""
     aspect = setting.file[0] / setting.file[1]

@@ -170,16 +170,20 @@ def execute(recipe: Recipe, out: Path, also: Any = None) -> Path:
             for step in steps_of(stage, out):
                 if not step.done:
                     _train(recipe, step, model, beside, accelerator, Log(out / "log.jsonl", also), stop)
-                _evaluate(recipe, step.folder, accelerator)
                 if stage.kind == "annealing":
+                    _evaluate(recipe, step.folder, accelerator)
                     model, beside = begun_at, last / BESIDE
                 else:
                     last, model, beside = step.folder, step.folder / "model", step.folder / BESIDE
             if stage.kind == "annealing":
                 last, model = _merged(stage, out, accelerator)
                 _evaluate(recipe, last, accelerator)
-            elif accelerator.is_main_process:
-                _point(out / stage.name / "model", model)
+            else:
+                if accelerator.is_main_process:
+                    _point(out / stage.name / "model", model)
+                accelerator.wait_for_everyone()
+                if stage.kind != "vision":  # the tower alone cannot answer
+                    _evaluate(recipe, out / stage.name, accelerator)
     accelerator.wait_for_everyone()
     return model
 
@@ -238,9 +242,9 @@ def _point(link: Path, model: Path) -> None:
 
 
 def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
-    """Accuracy on held-out clips, the clips shared among the processes; nothing for a model that cannot answer yet."""
+    """Accuracy on held-out clips, which the processes share."""
     clips = recipe.evaluate.clips
-    if not clips or (folder / "evaluation.json").is_file() or folder.name in _silent(recipe):
+    if not clips or (folder / "evaluation.json").is_file():
         return
     from finetune.evaluate import Answerer, report, run
 
@@ -255,10 +259,6 @@ def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
         facts = {"clips": clips, "seed": 0, **report([one for several in everything for one in several])}
         _write(folder / "evaluation.json", facts)
     accelerator.wait_for_everyone()
-
-
-def _silent(recipe: Recipe) -> set[str]:
-    return {stage.name for stage in recipe.stages if stage.kind == "vision"}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

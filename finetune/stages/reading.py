@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -115,6 +117,7 @@ def world_work(start: Start, part: Part) -> Work:
     """The next token on the world, by the modules that the part names."""
     if part.data != ("world",):
         raise FinetuneError(f"This stage learns from the world; data = {list(part.data)} cannot be mixed with it.")
+    torch.manual_seed(zlib.crc32(start.seed.encode()))  # a part that is gone on with begins with the same probes
     probes = decoder_probes(start.model) if part.dense else None
     if probes is not None:
         load_beside(probes, start.beside)

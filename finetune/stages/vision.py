@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Beside(nn.Module):
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,
-            )  # fmt: skip
+            )
         )
         # SigLIP's own beginning: ten times the cosine, and most pairs do not belong together.
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
@@ -140,6 +141,7 @@ def work(start: Start, part: Part) -> Work:
         raise FinetuneError('Stage 0 trains the tower alone; leave train out or give train = ["tower"].')
     if part.data != ("world",):
         raise FinetuneError("Stage 0 learns from the world only; leave data out.")
+    torch.manual_seed(zlib.crc32(start.seed.encode()))  # a part that is gone on with begins with the same weights
     beside = _beside(start.model, tower_probes(start.model) if part.dense else None)
     load_beside(beside, start.beside)
     objective = Contrast(start.model.visual, beside, part.contrastive, part.dense)
