@@ -44,7 +44,7 @@ GROUPS = {
     "picture": "pictures",
     "talk": "small talk and questions without a clip",
 }
-_COUNTED = ("video", "unseen", "unseen triple")
+COUNTED = ("video", "unseen", "unseen triple")
 """The groups over which the kinds of questions are counted."""
 
 MAX_TOKENS = 64
@@ -180,7 +180,7 @@ def report(asked: list[Asked]) -> dict[str, Any]:
     groups: dict[str, list[Asked]] = defaultdict(list)
     for one in asked:
         groups[one.group].append(one)
-    counted = [one for one in asked if one.group in _COUNTED]
+    counted = [one for one in asked if one.group in COUNTED]
     told = [one for one in counted if one.question.kind in ("caption", "list")]
     return {
         **_by_kind(counted),
@@ -238,7 +238,7 @@ def table(facts: dict[str, Any]) -> str:
         )
 
     mean = facts["mean_of_kinds"]
-    text = head.format("kind of question") + "".join(line(k, r, *_COUNTED) for k, r in facts["kinds"].items())
+    text = head.format("kind of question") + "".join(line(k, r, *COUNTED) for k, r in facts["kinds"].items())
     text += f"| **mean of kinds** | | **{mean['accuracy']:.2f}** | | {mean['blind']:.2f} | {mean['floor']:.2f} |\n"
     text += "\n" + head.format("group, all kinds")
     text += "".join(line(GROUPS[k], r, k) for k, r in facts["groups"].items())

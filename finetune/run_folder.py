@@ -42,10 +42,11 @@ class Part:
 
 
 @dataclass
-class Merged:
-    """A stage whose parts were trained from one beginning and averaged."""
+class Whole:
+    """A stage of several parts: averaged where it is `annealing`, else as its last part left it."""
 
     stage: str
+    kind: str
     evaluation: dict[str, Any] | None
     answers: Answers | None
 
@@ -56,7 +57,7 @@ class RunFolder:
     recipe: dict[str, Any]
     machine: dict[str, Any]
     parts: list[Part]
-    merged: dict[str, Merged]  # by stage
+    wholes: dict[str, Whole]  # by stage
     final: dict[str, Any] | None  # the evaluation after the last stage
     problems: list[str]  # one sentence each
 
@@ -71,19 +72,19 @@ def read_run(folder: Path) -> RunFolder:
     parts = _parts(folder, recipe, log, problems)
     if not parts and not recipe:
         raise FinetuneError(f"There is no run in {folder}; give the folder that a run wrote to.")
-    merged: dict[str, Merged] = {}
+    wholes: dict[str, Whole] = {}
     for part in parts:
-        if part.name != part.stage and part.kind == "annealing":
+        if part.name != part.stage and part.stage not in wholes:
             root = folder / part.stage
-            evaluation = _json(root / "evaluation.json", problems) if part.stage not in merged else None
-            merged.setdefault(part.stage, Merged(part.stage, _measured(evaluation), _answers(root, problems)))
+            evaluation = _measured(_json(root / "evaluation.json", problems))
+            wholes[part.stage] = Whole(part.stage, part.kind, evaluation, _answers(root, problems))
     name = recipe.get("name")
     return RunFolder(
         name=name if isinstance(name, str) and name else folder.resolve().name,
         recipe=recipe,
         machine=_json(folder / "machine.json", problems) or {},
         parts=parts,
-        merged=merged,
+        wholes=wholes,
         final=_measured(_json(folder / "evaluation.json", problems)),
         problems=list(dict.fromkeys(problems)),
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.curves import Line, chart, legend, sparkline, thousands
+from finetune.evaluate import GROUPS
 from finetune.pages import document, table, text
 
 KINDS = {
@@ -20,17 +21,6 @@ KINDS = {
     "rl": "reinforcement",
     "align": "alignment",
 }
-GROUPS = {
-    "video": "clips, any pair of colour and shape",
-    "unseen": "clips with a combination never seen in training",
-    "picture": "pictures",
-    "talk": "small talk and questions without a clip",
-    "long": "long clips",
-    "chinese": "questions in Chinese",
-    "zh": "questions in Chinese",
-}
-"""What the groups of an evaluation are; others are shown by their own name."""
-
 _ASKED_DIRECTLY = ("patch ", "token ")
 """How the shares in a log begin that are not of answers."""
 
@@ -172,7 +162,11 @@ def _groups(facts: dict[str, Any]) -> str:
     columns = _columns(facts)
     if not any(check["groups"] for _, check in columns):
         return ""
-    return f"<h2>Groups of clips</h2>{_accuracies(columns, facts['baselines'], 'groups', average=False)}"
+    inner = ""
+    if any(check["chinese"] for _, check in columns):
+        told = _accuracies(columns, facts["baselines"], "chinese", average=False)
+        inner = f"<details><summary>In Chinese, by kind of question</summary>{told}</details>"
+    return f"<h2>Groups of clips</h2>{_accuracies(columns, facts['baselines'], 'groups', average=False)}{inner}"
 
 
 def _accuracies(
@@ -196,7 +190,7 @@ def _accuracies(
         asked = next(cell["questions"] for cell in reversed(cells) if cell is not None)
         shown = GROUPS.get(name, name) if what == "groups" else name
         rows.append(_row(shown.replace("_", " "), asked, cells, baselines[what].get(name, {}), curve))
-    heads = ["Kind" if what == "kinds" else "Group", *(title for title, _ in columns)]
+    heads = ["Group" if what == "groups" else "Kind", *(title for title, _ in columns)]
     return table([*heads, *([""] if curve else []), "Blind", "Most frequent", "Asked"], rows)
 
 

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import FinetuneError
+from finetune.evaluate import COUNTED
 from finetune.intervals import Estimate, difference, mean, paired, share
-from finetune.run_folder import Answers, Merged, Part, RunFolder, number, read_run, whole
+from finetune.run_folder import Answers, Part, RunFolder, Whole, number, read_run, whole
 from finetune.run_html import page
-
-_NOT_COUNTED = ("picture", "talk")
-"""Groups of an evaluation whose questions are in no kind's row."""
 
 
 def add_commands(commands: Any) -> None:
@@ -75,7 +73,7 @@ def report_facts(run: RunFolder) -> dict[str, Any]:
         "after": after,
         "checks": checks,
         "baselines": _baselines(checks),
-        "merged": {stage: _against(run, merged) for stage, merged in run.merged.items() if merged.evaluation},
+        "merged": {w.stage: _against(run, w) for w in run.wholes.values() if w.kind == "annealing" and w.evaluation},
         "curves": {part.title: _curve(part) for part in run.parts if part.log},
         "recipe": run.recipe,
     }
@@ -128,10 +126,10 @@ def _stage(part: Part) -> dict[str, Any]:
 
 
 def _unmerged(run: RunFolder) -> bool:
-    """Whether a stage is left whose parts have been measured and their average has not."""
+    """Whether models of a stage have been measured and their average has not."""
     return any(
-        merged.evaluation is None and sum(p.stage == stage for p in run.parts if p.evaluation) > 1
-        for stage, merged in run.merged.items()
+        w.kind == "annealing" and w.evaluation is None and any(p.evaluation for p in run.parts if p.stage == w.stage)
+        for w in run.wholes.values()
     )
 
 
@@ -156,33 +154,41 @@ def _curve(part: Part) -> list[dict[str, Any]]:
 
 
 def _checks(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Every evaluation in order: after each part, of each average, and the last one."""
+    """Every evaluation in order: after each part and each whole stage, and the last one."""
     out: dict[str, dict[str, Any]] = {}
     for at, part in enumerate(run.parts):
         if part.evaluation is not None:
             out[part.title] = _check(part.evaluation)
-        merged = run.merged.get(part.stage)
+        stage = run.wholes.get(part.stage)
         ends = at + 1 == len(run.parts) or run.parts[at + 1].stage != part.stage
-        if ends and merged is not None and merged.evaluation is not None:
-            out[part.stage] = _check(merged.evaluation)
+        if ends and stage is not None and stage.evaluation is not None:
+            out[part.stage] = _check(stage.evaluation)
     if run.final is not None:
         out["final"] = _check(run.final)
     return {name: check for name, check in out.items() if check["kinds"]}
 
 
 def _check(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    kinds, groups = _rows(evaluation.get("kinds")), _rows(evaluation.get("groups"))
+    blind = evaluation.get("asked_blind")  # the groups that were; where it is missing, all
+    asked = set(map(str, blind)) if isinstance(blind, list) else None
+    chinese = evaluation.get("chinese")
+    kinds = _rows(evaluation.get("kinds"))
+    groups = _rows(evaluation.get("groups"))
+    if asked is not None:
+        for row in kinds.values() if not asked & set(COUNTED) else ():
+            row["blind"] = None
+        for name, row in groups.items():
+            row["blind"] = row["blind"] if name in asked else None
     overall = mean([share(row["right"], row["questions"]) for row in kinds.values()])
-    blinds = [row["blind"] for row in kinds.values()]
-    floors = [row["floor"] for row in kinds.values()]
     return {
         "clips": whole(evaluation.get("clips")) or None,
         "kinds": kinds,
         "groups": groups,
+        "chinese": _rows(chinese.get("kinds") if isinstance(chinese, Mapping) else None),
         "mean_of_kinds": {
             **(_facts(overall) if overall else {"accuracy": None, "low": None, "high": None}),
-            "blind": _mean(blinds),
-            "floor": _mean(floors),
+            "blind": _mean([row["blind"] for row in kinds.values()]),
+            "floor": _mean([row["floor"] for row in kinds.values()]),
         },
     }
 
@@ -206,15 +212,14 @@ def _rows(table: Any) -> dict[str, dict[str, Any]]:
 
 
 def _last_of_each(run: RunFolder) -> dict[str, str]:
-    """The evaluation that stands for a stage: of the average, or after its last part; by its title, the stage."""
+    """The evaluation that stands for a stage: of the whole, or after its last part; its title, and the stage."""
     out = {}
     for stage in dict.fromkeys(part.stage for part in run.parts):
         parts = [part for part in run.parts if part.stage == stage]
-        merged = run.merged.get(stage)
-        if merged is not None and len(parts) > 1:
-            if merged.evaluation is not None:
-                out[stage] = stage
-        elif parts[-1].evaluation is not None:
+        of_all = run.wholes.get(stage)
+        if of_all is not None and of_all.evaluation is not None:
+            out[stage] = stage
+        elif parts[-1].evaluation is not None and not (of_all is not None and of_all.kind == "annealing"):
             out[parts[-1].title] = stage
     return out
 
@@ -222,9 +227,15 @@ def _last_of_each(run: RunFolder) -> dict[str, str]:
 def _baselines(checks: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Blind and most frequent answer of every kind and group, each of the last evaluation that has them: a later
     model is the better guesser, and the questions are the same."""
-    out: dict[str, Any] = {"kinds": {}, "groups": {}, "mean_of_kinds": {"blind": None, "floor": None}, "blind_of": None}
+    out: dict[str, Any] = {
+        "kinds": {},
+        "groups": {},
+        "chinese": {},
+        "mean_of_kinds": {"blind": None, "floor": None},
+        "blind_of": None,
+    }
     for title, check in checks.items():
-        for what in ("kinds", "groups"):
+        for what in ("kinds", "groups", "chinese"):
             for name, row in check[what].items():
                 known = out[what].setdefault(name, {"blind": None, "floor": None})
                 known |= {k: row[k] for k in ("blind", "floor") if row[k] is not None}
@@ -238,7 +249,7 @@ def _baselines(checks: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 # -- the average against what it was made of --------------------------------------------------------------------
 
 
-def _against(run: RunFolder, merged: Merged) -> dict[str, Any]:
+def _against(run: RunFolder, merged: Whole) -> dict[str, Any]:
     """How much better the average is than each model it was made of, over the mean of kinds; positive is better."""
     assert merged.evaluation is not None
     out = {}
@@ -269,7 +280,7 @@ def _paired(
         return None
     tables: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for about, hit in first.items():
-        if about[0] not in _NOT_COUNTED:
+        if about[0] in COUNTED:
             tables[about[1]][2 * (not hit) + (not second[about])] += 1
     for kind, (both, only_first, only_second, _) in tables.items():
         counted = ours.get(kind, {}), theirs.get(kind, {})

@@ -11,6 +11,7 @@ import pytest
 
 from finetune.curves import Line, chart, thinned, thousands, ticks
 from finetune.errors import FinetuneError
+from finetune.evaluate import GROUPS
 from finetune.run_report import write_report
 from finetune.scoring import wilson
 from tests.finetune.made_up_run import answers, evaluation, made_up_run, measure
@@ -26,7 +27,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     facts, html = report(tmp_path / "nano")
     assert facts["finished"] and facts["problems"] == []
     assert [s["title"] for s in facts["stages"]][:4] == ["stage0", "stage1", "stage2.one", "stage2.two"]
-    assert facts["after"] == {"stage1": "stage1", "stage2": "stage2.everything", "stage3": "stage3"}
+    assert facts["after"] == {"stage1": "stage1", "stage2": "stage2", "stage3": "stage3"}
     assert list(facts["checks"])[-4:] == ["stage3.general", "stage3.seeing", "stage3.time", "stage3"]
     steps = sum(part.steps for stage in recipe.stages for part in stage.parts.values())
     assert facts["totals"] == {
@@ -57,8 +58,10 @@ def test_every_share_has_the_interval_of_its_counts(tmp_path: Path) -> None:
     # the blind baseline was measured after the last stage only, and is that of the table
     assert facts["baselines"]["blind_of"] == "stage3"
     assert facts["baselines"]["kinds"]["colour"] == {"blind": pytest.approx(0.1275), "floor": 0.17}
-    assert set(facts["checks"]["stage3"]["groups"]) == {"video", "unseen", "long", "chinese", "picture", "talk"}
-    for words in ("questions in Chinese", "long clips", "never seen in training"):
+    assert set(facts["checks"]["stage3"]["groups"]) == set(GROUPS)
+    assert facts["baselines"]["groups"]["video"]["blind"] is not None
+    assert facts["baselines"]["groups"]["chinese"]["blind"] is None  # nothing is asked blind in Chinese
+    for words in (*GROUPS.values(), "In Chinese, by kind of question"):
         assert words in html
 
 
