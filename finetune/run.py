@@ -246,7 +246,7 @@ def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
     clips = recipe.evaluate.clips
     if not clips or (folder / "evaluation.json").is_file():
         return
-    from finetune.evaluate import Answerer, report, run
+    from finetune.evaluate import Answerer, run, write_evaluation
 
     asked = run(
         Answerer(folder / "model"), clips, blind=False, share=(accelerator.process_index, accelerator.num_processes)
@@ -256,8 +256,7 @@ def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
         everything = [[] for _ in range(accelerator.num_processes)]
         dist.all_gather_object(everything, asked)
     if accelerator.is_main_process:
-        facts = {"clips": clips, "seed": 0, **report([one for several in everything for one in several])}
-        _write(folder / "evaluation.json", facts)
+        write_evaluation([one for several in everything for one in several], {"clips": clips, "seed": 0}, folder)
     accelerator.wait_for_everyone()
 
 
