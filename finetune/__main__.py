@@ -1,4 +1,4 @@
-"""python -m finetune nano | evaluate | card | demo | bench | score: train keye-nano, measure it on the world, make the
+"""python -m finetune run | evaluate | card | demo | bench | score: run a recipe, measure a model on the world, make the
 demo clips; run benchmarks and score predictions."""
 
 from __future__ import annotations
@@ -8,21 +8,15 @@ import sys
 from pathlib import Path
 
 from engine.errors import EngineError
+from finetune import cli
 from finetune.bench import cli as bench
 from finetune.errors import FinetuneError
-from finetune.train import Plan
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    nano = commands.add_parser("nano", help="train keye-nano from nothing")
-    nano.add_argument("--out", type=Path, required=True, help="folder for the log, the state and the model")
-    for name, steps in Plan().steps().items():
-        nano.add_argument(f"--{name}", type=int, default=steps, metavar="STEPS", help=f"default {steps}")
-    nano.add_argument("--processes", type=int, default=1, help="train together, each with batches of its own")
-    nano.add_argument("--seed", type=int, default=0)
-    nano.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    cli.add_commands(commands)
     evaluate = commands.add_parser("evaluate", help="accuracy of a model folder on held-out clips of the world")
     evaluate.add_argument("model", type=Path)
     evaluate.add_argument("--clips", type=int, default=200, help="held-out clips (default 200)")
@@ -48,11 +42,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if "act" in args:
             return args.act(args) or 0
-        elif args.command == "nano":
-            from finetune.train import train
-
-            plan = Plan(args.tower, args.pictures, args.videos, args.anneal, args.processes, args.seed)
-            print(train(args.out, plan, args.resume))
         elif args.command == "evaluate":
             from finetune.evaluate import evaluate_folder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -31,6 +31,21 @@ PICTURES = 0.3
 cost."""
 
 SMALL_TALK = 0.05
+
+
+TALK = 0.015
+"""Share of the batches without a clip."""
+
+CHINESE = 0.2
+
+
+@dataclass(frozen=True)
+class Diet:
+    """What batches are made of."""
+
+    still: bool  # pictures only
+    things: int  # the most that a scene holds
+    mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,7 @@ def chat_pieces(processor: KeyeProcessor, media: Media) -> Pieces:
 class Batches:
     """An endless source of packed batches; the same seed and number always make the same batch."""
 
-    def __init__(self, model: KeyeForConditionalGeneration, processor: KeyeProcessor, seed: int = 0) -> None:
+    def __init__(self, model: KeyeForConditionalGeneration, processor: KeyeProcessor, seed: str = "0") -> None:
         self.model, self.processor, self.seed = model, processor, seed
         tokenizer = processor.tokenizer
 
@@ -72,26 +87,26 @@ class Batches:
         self.ids = ids
         self.pieces = {media: chat_pieces(processor, media) for media in ROWS}
 
-    def make(self, number: int, stage: Literal["pictures", "videos"], most: int = 3, part: int = 0) -> PackedBatch:
-        """Batch `number` of a stage, of scenes with at most `most` things. A few batches of each have no clip at all,
-        and videos are joined by pictures.
+    def make(self, number: int, diet: Diet, rank: int = 0) -> PackedBatch:
+        """Batch `number` of what a `diet` asks for. A few batches have no clip at all, and videos are joined by
+        pictures.
 
-        `part` (0 to 15) tells apart the batches that several processes take at one step; they are of one size, so that
-        none waits for another."""
-        rng = random.Random(f"{self.seed}-{stage}-{number}")
-        first = self.seed * 1_000_000_007 + ((number * 2 + (stage == "videos")) * 16 + part) * 64
-        if rng.random() < 0.015:
-            return self._talk(random.Random(f"{self.seed}-{stage}-{number}-{part}"))
-        still = stage == "pictures" or rng.random() < PICTURES
-        setting = draw_setting(rng, still)
+        `rank` tells apart the batches that several processes take at one step; they are of one size, so that none
+        waits for another."""
+        common = random.Random(f"{self.seed}-{number}")
+        own = random.Random(f"{self.seed}-{number}-{rank}")
+        if common.random() < TALK:
+            return self._talk(own)
+        still = diet.still or common.random() < PICTURES
+        setting = draw_setting(common, still)
         per_frame = setting.size[0] * setting.size[1] // 784
         frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
         clips = 20 if still else max(5, min(16, round(3400 / (frames * per_frame + 200))))
-        scenes, images, fps = shoot(setting, range(first, first + clips), most)
+        first = own.getrandbits(44)
+        scenes, images, fps = shoot(setting, range(first, first + clips), diet.things)
         media: Media = "image" if still else "video"
         pixels, grid = to_patches(images)
-        rng = random.Random(f"{self.seed}-{stage}-{number}-{part}")
-        conversations = [self._conversations(scene, rng, media) for scene in scenes]
+        conversations = [self._conversations(scene, own, media, diet) for scene in scenes]
         batch = self.pack(media, conversations, pixels, grid, fps)
         times = np.zeros(1) if still else sampled_times(setting.duration, setting.video_fps, setting.sampling)[0]
         batch.truth = batch_labels([token_labels(scene, times, setting.size) for scene in scenes])
@@ -102,7 +117,7 @@ class Batches:
         conversations = [[[small_talk(rng, rng.choice(kinds), False)] for _ in range(30)] for _ in range(8)]
         return self.pack("none", conversations, None, None, 0.0)
 
-    def _conversations(self, scene: Scene, rng: random.Random, media: Media) -> list[list[Question]]:
+    def _conversations(self, scene: Scene, rng: random.Random, media: Media, diet: Diet) -> list[list[Question]]:
         """More conversations about one clip than its rows hold."""
         questions = draw(scene, rng, ROWS[media] * 7)
         for i in range(len(questions)):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
@@ -37,6 +36,10 @@ class PackedBatch:
     )
 
 
+NOTHING = torch.tensor([[1, 2, 2]])
+"""The grid of the smallest picture there is."""
+
+
 class Output(NamedTuple):
     logits: Tensor  # [learnt, vocabulary], at the positions whose label is not -100
     labels: Tensor  # int64 [learnt]
@@ -44,10 +47,16 @@ class Output(NamedTuple):
 
 
 def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad: bool = False) -> Output:
-    """One pass over a batch. With `tower_grad` False no gradient reaches the vision tower; the projector always
-    learns."""
+    """One pass over a batch. With `tower_grad` False no gradient reaches the vision tower.
+
+    A batch without pictures sends one through tower and projector all the same, and takes it times nothing: each
+    process must have a gradient for every weight, or the others wait for ever."""
     hidden = model.model.embed_tokens(batch.prefix_ids)
     token, seen = None, None
+    if batch.pixels is None:
+        with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
+            features = model.visual(hidden.new_zeros(4, 3, 14, 14), NOTHING)
+        hidden = hidden + 0.0 * model.mlp_AR(features, NOTHING)[0].sum()
     if batch.pixels is not None:
         assert batch.grid is not None
         with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
@@ -75,11 +84,6 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
         x = x + layer.self_attn.o_proj(mixed)
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return Output(model.lm_head(model.model.norm(x)), batch.labels.flatten(1)[learnt], seen)
-
-
-def loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the learnt tokens, float32."""
-    return F.cross_entropy(logits.float(), labels)
 
 
 def _attend(
