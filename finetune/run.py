@@ -36,7 +36,7 @@ from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
 from finetune.trainer import Log, Progress, Stopped, Trainer, stop_on_signals
 
-RUNNABLE = ("vision", "alignment", "multitask", "annealing")
+RUNNABLE = ("vision", "alignment", "multitask", "annealing", "sft")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ def prepare(recipe: Recipe, out: Path, begin: str | None = None) -> None:
         module = importlib.import_module(f"finetune.stages.{stage.kind}")
         if hasattr(module, "check"):
             module.check(stage)
+    steps = [step for stage in recipe.stages for step in steps_of(stage, out)]
+    for step in steps[:-1]:
+        if (part := step.stage.parts[step.part]).lora and not part.merge:
+            raise FinetuneError(f"What comes after {step.name} needs a whole model; give {step.name}.merge = true.")
     if set(recipe.model) not in ({"new"}, {"path"}):
         raise FinetuneError('Say what to train: --model DIR, or new = "keye-nano" under [model].')
     if "path" in recipe.model:
@@ -174,12 +178,12 @@ def execute(recipe: Recipe, out: Path, also: Any = None) -> Path:
                 if stage.kind == "annealing":
                     model, beside = begun_at, last / BESIDE
                 else:
-                    last, model, beside = step.folder, step.folder / "model", step.folder / BESIDE
+                    last, model, beside = step.folder, outcome(step.folder), step.folder / BESIDE
             if stage.kind == "annealing":
                 last, model = _merged(stage, out, accelerator)
                 _evaluate(recipe, last, accelerator)
             elif accelerator.is_main_process:
-                _point(out / stage.name / "model", model)
+                _point(out / stage.name / model.name, model)
     accelerator.wait_for_everyone()
     return model
 
@@ -188,7 +192,10 @@ def _train(
     recipe: Recipe, step: Step, model: Path, beside: Path, accelerator: Accelerator, log: Log, stop: Any
 ) -> None:
     part = step.stage.parts[step.part]
-    loaded = load_model(model, torch.float32).train()
+    stage = importlib.import_module(f"finetune.stages.{step.stage.kind}")
+    own = getattr(stage, "load", None)
+    loaded = own(model, part, accelerator.device) if own else load_model(model, torch.float32)
+    loaded.train()
     start = Start(
         loaded,
         KeyeProcessor.from_pretrained(model),
@@ -198,7 +205,7 @@ def _train(
         accelerator.process_index,
         accelerator.num_processes,
     )
-    work = importlib.import_module(f"finetune.stages.{step.stage.kind}").work(start, part)
+    work = stage.work(start, part)
     trainer = Trainer(step.name, part, work, step.folder, accelerator, log)
     progress = trainer.run(stop)
     if accelerator.is_main_process:
@@ -231,6 +238,11 @@ def _merged(stage: Stage, out: Path, accelerator: Accelerator) -> tuple[Path, Pa
     return folder, folder / "model"
 
 
+def outcome(folder: Path) -> Path:
+    """What a part has made: its model, or its adapter where that is all."""
+    return folder / ("model" if (folder / "model").exists() else "adapter")
+
+
 def _point(link: Path, model: Path) -> None:
     """A stage's model is its last part's."""
     if not link.exists():
@@ -240,7 +252,8 @@ def _point(link: Path, model: Path) -> None:
 def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
     """Accuracy on held-out clips, the clips shared among the processes; nothing for a model that cannot answer yet."""
     clips = recipe.evaluate.clips
-    if not clips or (folder / "evaluation.json").is_file() or folder.name in _silent(recipe):
+    silent = folder.name in _silent(recipe) or not (folder / "model").exists()
+    if not clips or silent or (folder / "evaluation.json").is_file():
         return
     from finetune.evaluate import Answerer, report, run
 
@@ -279,8 +292,7 @@ def run(recipe: Recipe, out: Path, begin: str | None = None, also: Any = None) -
     from finetune.launch import spawn
 
     spawn(recipe, out)
-    last = recipe.stages[-1]
-    return out / last.name / "model"
+    return outcome(out / recipe.stages[-1].name)
 
 
 def results(recipe: Recipe, out: Path) -> Iterator[tuple[str, Path]]:
