@@ -23,6 +23,7 @@ def add_commands(commands: Any) -> None:
     run.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME)")
     run.add_argument("--model", help="the model folder to begin with, instead of the recipe's")
     run.add_argument("--data", action="append", help="file of conversations for the stages that read files")
+    run.add_argument("--store", type=Path, default=Path("data/studio.sqlite"), help="file that keeps the run's figures")
     run.add_argument("--without", action="append", default=[], metavar="STAGE", help="leave a stage out")
     run.add_argument("--from", dest="begin", metavar="STAGE", help="run this stage and all after it again")
     run.set_defaults(act=_run)
@@ -34,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
     recipe = given(load_recipe(args.recipe, args.numbers), args.model, args.data, args.without)
     out = args.out or Path("runs") / recipe.name
     try:
-        print(run(recipe, out, args.begin))
+        print(run(recipe, out, args.begin, args.store))
     except Stopped:
         print(f"Stopped and saved in {out}; give the same command to go on.", file=sys.stderr)
         return 130

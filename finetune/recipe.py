@@ -55,7 +55,12 @@ class Part:
     # of fine-tuning
     lora: int = 0  # rank; 0 trains the weights themselves
     lora_alpha: float = 0.0  # 0: twice the rank
-    four_bit: bool = False
+    targets: tuple[str, ...] = ()  # the matrices that LoRA adapts, by their endings; none: all seven of a layer
+    four_bit: bool = False  # of the decoder, under LoRA
+    merge: bool = False  # write the model with its adapter worked in, too
+    recompute: bool = False  # the activations of a layer in the backward pass: a third more time, far less memory
+    cache: str = "data/frames"  # folder of decoded clips
+    cache_gb: float = 50.0
     # of a published recipe
     tokens: float = 0.0
     examples: int = 0
@@ -172,6 +177,8 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         "things": 1 <= part.things <= 4,
         "seconds": 8 <= part.seconds <= 16,
         "lora": part.lora >= 0,
+        "lora_alpha": part.lora_alpha >= 0,
+        "cache_gb": part.cache_gb > 0,
         "train": bool(part.train),
     }
     for name, sensible in numbers.items():

@@ -32,11 +32,13 @@ from engine.keye import KeyeProcessor
 from engine.keye.loading import load_config, load_model
 from finetune.errors import FinetuneError
 from finetune.recipe import Recipe, Stage, write_resolved
+from finetune.run_record import recorded
+from finetune.run_report import write_report
 from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
 from finetune.trainer import Log, Progress, Stopped, Trainer, stop_on_signals
 
-RUNNABLE = ("vision", "alignment", "multitask", "annealing")
+RUNNABLE = ("vision", "alignment", "multitask", "annealing", "sft")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ def prepare(recipe: Recipe, out: Path, begin: str | None = None) -> None:
         module = importlib.import_module(f"finetune.stages.{stage.kind}")
         if hasattr(module, "check"):
             module.check(stage)
+    steps = [step for stage in recipe.stages for step in steps_of(stage, out)]
+    for step in steps[:-1]:
+        if (part := step.stage.parts[step.part]).lora and not part.merge:
+            raise FinetuneError(f"What comes after {step.name} needs a whole model; give {step.name}.merge = true.")
     if set(recipe.model) not in ({"new"}, {"path"}):
         raise FinetuneError('Say what to train: --model DIR, or new = "keye-nano" under [model].')
     if "path" in recipe.model:
@@ -147,10 +153,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def execute(recipe: Recipe, out: Path, also: Any = None) -> Path:
+def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
     """Run what is left of a recipe in this process, which may be one of several; the folder of the last model.
 
-    `also(stage, step, figures)` is told the figures as they come. Raises Stopped when the user ends it."""
+    The run and its figures are rows of `store` too. Raises Stopped when the user ends it."""
     library_logging.disable_progress_bar()  # the bar that counts is the training's
     cuda = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda else "no")
@@ -164,26 +170,34 @@ def execute(recipe: Recipe, out: Path, also: Any = None) -> Path:
         model = last / "model"
     else:
         last, model = out / "start", Path(recipe.model["path"])
-    with stop_on_signals() as stop:
+    main = accelerator.is_main_process
+    with stop_on_signals() as stop, recorded(store if main else None, recipe, out) as record:
         for stage in recipe.stages:
             begun_at, beside = model, last / BESIDE
             for step in steps_of(stage, out):
                 if not step.done:
-                    _train(recipe, step, model, beside, accelerator, Log(out / "log.jsonl", also), stop)
+                    log = Log(out / "log.jsonl", record.figures)
+                    record.begun(step.name)
+                    _train(recipe, step, model, beside, accelerator, log, stop)
+                    record.done(step.name, step.folder)
                 if stage.kind == "annealing":
                     _evaluate(recipe, step.folder, accelerator)
+                    record.done(step.name, step.folder)
                     model, beside = begun_at, last / BESIDE
                 else:
-                    last, model, beside = step.folder, step.folder / "model", step.folder / BESIDE
+                    last, model, beside = step.folder, outcome(step.folder), step.folder / BESIDE
             if stage.kind == "annealing":
                 last, model = _merged(stage, out, accelerator)
                 _evaluate(recipe, last, accelerator)
             else:
-                if accelerator.is_main_process:
-                    _point(out / stage.name / "model", model)
+                if main:
+                    _point(out / stage.name / model.name, model)
                 accelerator.wait_for_everyone()
                 if stage.kind != "vision":  # the tower alone cannot answer
                     _evaluate(recipe, out / stage.name, accelerator)
+                    record.done(step.name, step.folder, out / stage.name)
+        if main:
+            write_report(out)
     accelerator.wait_for_everyone()
     return model
 
@@ -192,7 +206,10 @@ def _train(
     recipe: Recipe, step: Step, model: Path, beside: Path, accelerator: Accelerator, log: Log, stop: Any
 ) -> None:
     part = step.stage.parts[step.part]
-    loaded = load_model(model, torch.float32).train()
+    stage = importlib.import_module(f"finetune.stages.{step.stage.kind}")
+    own = getattr(stage, "load", None)
+    loaded = own(model, part, accelerator.device) if own else load_model(model, torch.float32)
+    loaded.train()
     start = Start(
         loaded,
         KeyeProcessor.from_pretrained(model),
@@ -202,7 +219,7 @@ def _train(
         accelerator.process_index,
         accelerator.num_processes,
     )
-    work = importlib.import_module(f"finetune.stages.{step.stage.kind}").work(start, part)
+    work = stage.work(start, part)
     trainer = Trainer(step.name, part, work, step.folder, accelerator, log)
     progress = trainer.run(stop)
     if accelerator.is_main_process:
@@ -235,6 +252,11 @@ def _merged(stage: Stage, out: Path, accelerator: Accelerator) -> tuple[Path, Pa
     return folder, folder / "model"
 
 
+def outcome(folder: Path) -> Path:
+    """What a part has made: its model, or its adapter where that is all."""
+    return folder / ("model" if (folder / "model").exists() else "adapter")
+
+
 def _point(link: Path, model: Path) -> None:
     """A stage's model is its last part's."""
     if not link.exists():
@@ -244,7 +266,7 @@ def _point(link: Path, model: Path) -> None:
 def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
     """Accuracy on held-out clips, which the processes share."""
     clips = recipe.evaluate.clips
-    if not clips or (folder / "evaluation.json").is_file():
+    if not clips or not (folder / "model").exists() or (folder / "evaluation.json").is_file():
         return
     from finetune.evaluate import Answerer, run, write_evaluation
 
@@ -266,7 +288,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     os.replace(scratch, path)
 
 
-def run(recipe: Recipe, out: Path, begin: str | None = None, also: Any = None) -> Path:
+def run(recipe: Recipe, out: Path, begin: str | None = None, store: Path | None = None) -> Path:
     """Run a recipe to its end, with as many processes as it asks for where no launcher has started them.
 
     Returns the folder of the last model. Raises Stopped when the user ends it, FinetuneError with what to do."""
@@ -274,12 +296,11 @@ def run(recipe: Recipe, out: Path, begin: str | None = None, also: Any = None) -
     if int(os.environ.get("RANK", "0")) == 0:
         prepare(recipe, out, begin)
     if launched or recipe.processes == 1:
-        return execute(recipe, out, also)
+        return execute(recipe, out, store)
     from finetune.launch import spawn
 
-    spawn(recipe, out)
-    last = recipe.stages[-1]
-    return out / last.name / "model"
+    spawn(recipe, out, store)
+    return outcome(out / recipe.stages[-1].name)
 
 
 def results(recipe: Recipe, out: Path) -> Iterator[tuple[str, Path]]:

@@ -21,6 +21,9 @@ from finetune.probes import Probes, decoder_probes
 from finetune.recipe import MODULES, Module, Part
 from finetune.trainer import Group, Objective, Result, Scores, Work
 
+WORLD = ("world",)
+"""The data of a part that learns from the generated world."""
+
 BESIDE = "beside.safetensors"
 """In a part's folder: what was trained beside the model and is no part of it."""
 
@@ -115,7 +118,7 @@ def groups(start: Start, part: Part, beside: dict[str, nn.Module]) -> list[Group
 
 def world_work(start: Start, part: Part) -> Work:
     """The next token on the world, by the modules that the part names."""
-    if part.data != ("world",):
+    if part.data != WORLD:
         raise FinetuneError(f"This stage learns from the world; data = {list(part.data)} cannot be mixed with it.")
     torch.manual_seed(zlib.crc32(start.seed.encode()))  # a part that is gone on with begins with the same probes
     probes = decoder_probes(start.model) if part.dense else None
