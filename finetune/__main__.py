@@ -30,9 +30,6 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("model", type=Path)
     card.add_argument("--run", type=Path, required=True, help="folder of the run that made it")
     card.add_argument("--notes", default="", help="one more sentence on how the run went")
-    release = commands.add_parser("release", help="the last model of a run as a folder of its own, in bfloat16")
-    release.add_argument("run", type=Path)
-    release.add_argument("--out", type=Path, required=True)
     demo = commands.add_parser("demo", help="make the demo clips from held-out scenes")
     demo.add_argument("--out", type=Path, required=True)
     demo.add_argument("--model", type=Path, help="also ask this model the suggested questions and print its answers")
@@ -55,10 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune.card import write_card
 
             print(write_card(args.model, args.run, args.notes))
-        elif args.command == "release":
-            from finetune.card import release
-
-            print(release(args.run, args.out))
         else:
             from finetune.demo import make_demo
 

@@ -92,19 +92,8 @@ def write_card(folder: Path, run: Path, notes: str = "") -> str:
     return card
 
 
-def release(run: Path, out: Path) -> Path:
-    """The last model of a finished run as a folder of its own, its weights in bfloat16."""
-    try:
-        last = json.loads((run / "recipe.json").read_text("utf-8"))["stages"][-1]["name"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise FinetuneError(f"{run} is not the folder of a run ({error}).") from error
-    model = run / last / "model"
-    if not (model / "config.json").is_file():
-        raise FinetuneError(f"The run in {run} has not ended; give its command again to go on.")
-    write_model(
-        out,
-        {name: value for file in weight_files(model) for name, value in load_file(file).items()},
-        model,
-        torch.bfloat16,
-    )
+def release(model: Path, out: Path) -> Path:
+    """Write the model of a folder to another, its weights in bfloat16."""
+    weights = {name: value for file in weight_files(model) for name, value in load_file(file).items()}
+    write_model(out, weights, model, torch.bfloat16)
     return out

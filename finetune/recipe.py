@@ -79,7 +79,7 @@ class Stage:
 @dataclass(frozen=True)
 class Evaluation:
     clips: int = 0  # held-out clips of the world after each stage; 0: none
-    final: int = 0  # after the last stage, with the blind baseline
+    final: int = 0  # after the last stage, with the blind baseline; 0: the model is not released
 
 
 @dataclass(frozen=True)

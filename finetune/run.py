@@ -6,6 +6,8 @@
     runs/NAME/STAGE[/PART]/model          when it has ended; a folder that `engine` loads
     runs/NAME/STAGE[/PART]/done.json evaluation.json
     runs/NAME/STAGE/model                 of the whole stage: its last part's, or the average of all
+    runs/NAME/release                     the last model in bfloat16, measured, with its card
+    runs/NAME/report.html report.json
 
 The same command goes on where a run was stopped or killed."""
 
@@ -30,6 +32,8 @@ from transformers.utils import logging as library_logging
 
 from engine.keye import KeyeProcessor
 from engine.keye.loading import load_config, load_model
+from finetune import evaluate
+from finetune.card import release, write_card
 from finetune.errors import FinetuneError
 from finetune.recipe import Recipe, Stage, write_resolved
 from finetune.run_record import recorded
@@ -196,6 +200,7 @@ def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
                 if stage.kind != "vision":  # the tower alone cannot answer
                     _evaluate(recipe, out / stage.name, accelerator)
                     record.done(step.name, step.folder, out / stage.name)
+        _release(recipe, out, model, accelerator)
         if main:
             write_report(out)
     accelerator.wait_for_everyone()
@@ -264,21 +269,37 @@ def _point(link: Path, model: Path) -> None:
 
 
 def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
-    """Accuracy on held-out clips, which the processes share."""
-    clips = recipe.evaluate.clips
-    if not clips or not (folder / "model").exists() or (folder / "evaluation.json").is_file():
-        return
-    from finetune.evaluate import Answerer, run, write_evaluation
+    """Accuracy on held-out clips after a part or stage, where the recipe wants it and there is a model."""
+    if recipe.evaluate.clips and (folder / "model").exists() and not (folder / "evaluation.json").is_file():
+        _measure(folder / "model", recipe.evaluate.clips, False, [folder], accelerator)
 
-    asked = run(
-        Answerer(folder / "model"), clips, blind=False, share=(accelerator.process_index, accelerator.num_processes)
-    )
+
+def _release(recipe: Recipe, out: Path, model: Path, accelerator: Accelerator) -> None:
+    """The model to give away: in bfloat16, measured with the blind baseline, with its card."""
+    folder = out / "release"
+    if not recipe.evaluate.final or not (model / "config.json").is_file() or (folder / "README.md").is_file():
+        return
+    if accelerator.is_main_process:
+        release(model, folder)
+    accelerator.wait_for_everyone()
+    _measure(folder, recipe.evaluate.final, True, [out, folder], accelerator)
+    if accelerator.is_main_process:
+        write_card(folder, out)
+
+
+def _measure(model: Path, clips: int, blind: bool, folders: list[Path], accelerator: Accelerator) -> None:
+    """Ask about held-out clips, which the processes share, and write the evaluation into the folders."""
+    share = (accelerator.process_index, accelerator.num_processes)
+    asked = evaluate.run(evaluate.Answerer(model), clips, blind=blind, share=share)
     everything = [asked]
     if accelerator.num_processes > 1:
         everything = [[] for _ in range(accelerator.num_processes)]
         dist.all_gather_object(everything, asked)
     if accelerator.is_main_process:
-        write_evaluation([one for several in everything for one in several], {"clips": clips, "seed": 0}, folder)
+        command = f"python -m finetune evaluate MODEL --clips {clips}{'' if blind else ' --no-blind'}"
+        about = {"command": command, "clips": clips, "seed": 0}
+        for folder in folders:
+            evaluate.write_evaluation([one for several in everything for one in several], about, folder)
     accelerator.wait_for_everyone()
 
 
