@@ -57,7 +57,7 @@ class Probes(nn.Module):
                 total = total + 0.0 * head(features[:0]).sum()  # a gradient for every weight, in every process
                 continue
             logits, truth = head(features[known]).float(), labels[name][known]
-            balance = torch.ones(self.targets[name])
+            balance = torch.ones(self.targets[name], device=features.device)
             balance[-1] = _COMMON.get(name, 1.0)
             total = total + self.weights.get(name, 1.0) * F.cross_entropy(logits, truth, balance)
             counted = truth != self.targets[name] - 1 if name in _COMMON else torch.ones_like(truth, dtype=torch.bool)

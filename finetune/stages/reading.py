@@ -49,6 +49,7 @@ class Reading(Objective):
         self.model, self.probes, self.dense = model, probes, dense
 
     def forward(self, batch: PackedBatch) -> Result:
+        batch = batch.to(self.model.lm_head.weight.device)
         tower_grad = next(self.model.visual.parameters()).requires_grad
         logits, labels, visual = forward(self.model, batch, tower_grad)
         value = F.cross_entropy(logits.float(), labels, reduction="sum")
