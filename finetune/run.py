@@ -20,7 +20,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from engine.keye.loading import load_config, load_model
 from finetune import evaluate
 from finetune.card import release, write_card
 from finetune.errors import FinetuneError
-from finetune.recipe import Recipe, Stage, write_resolved
+from finetune.recipe import Part, Recipe, Stage, write_resolved
 from finetune.run_record import recorded
 from finetune.run_report import write_report
 from finetune.shape import new_checkpoint
@@ -134,9 +134,12 @@ def _compare(recipe: Recipe, out: Path) -> None:
     for stage in now["stages"]:
         for part, numbers in stage["parts"].items():
             step = next(s for s in steps_of(recipe.stage(stage["name"]), out) if s.part == part)
-            before = stages.get(stage["name"], {}).get("parts", {}).get(part)
-            if step.done and before != numbers:
-                odd = next((k for k in numbers if before is None or before.get(k) != numbers[k]), "")
+            # what an earlier version had no word for was as it is by default
+            before = json.loads(json.dumps(asdict(Part()))) | stages.get(stage["name"], {}).get("parts", {}).get(
+                part, {}
+            )
+            odd = next((k for k in numbers if before.get(k) != numbers[k]), None)
+            if step.done and odd is not None:
                 raise FinetuneError(
                     f"{step.name} has ended in {out} with other numbers ({odd}); give --from {stage['name']} to run it "
                     "and all after it again, or another --out."
