@@ -89,7 +89,7 @@ class Recipe:
     seed: int = 0
     processes: int = 1  # on this machine, where no launcher has started them
     threads: int = 0  # of each process; 0: the cores divided among the processes
-    model: dict[str, str] = field(default_factory=dict)  # {"new": "keye-nano"} or {"path": folder}
+    model: dict[str, str] = field(default_factory=dict)  # {"new": "keye-nano"[, "former": folder]} or {"path": folder}
     evaluate: Evaluation = Evaluation()
 
     def stage(self, name: str) -> Stage:

@@ -83,7 +83,7 @@ def prepare(recipe: Recipe, out: Path, begin: str | None = None) -> None:
     for step in steps[:-1]:
         if (part := step.stage.parts[step.part]).lora and not part.merge:
             raise FinetuneError(f"What comes after {step.name} needs a whole model; give {step.name}.merge = true.")
-    if set(recipe.model) not in ({"new"}, {"path"}):
+    if set(recipe.model) not in ({"new"}, {"new", "former"}, {"path"}):
         raise FinetuneError('Say what to train: --model DIR, or new = "keye-nano" under [model].')
     if "path" in recipe.model:
         load_config(Path(recipe.model["path"]))
@@ -172,7 +172,8 @@ def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
     if "new" in recipe.model:
         last = out / "start"
         if accelerator.is_main_process and not (last / "model" / "config.json").is_file():
-            new_checkpoint(last / "model", recipe.seed)
+            former = recipe.model.get("former")
+            new_checkpoint(last / "model", recipe.seed, Path(former) if former else None)
         accelerator.wait_for_everyone()
         model = last / "model"
     else:
