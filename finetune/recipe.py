@@ -132,9 +132,9 @@ def parse_recipe(data: dict[str, Any], name: str = "recipe") -> Recipe:
     if (
         not isinstance(model, dict)
         or not all(isinstance(v, str) for v in model.values())
-        or set(model) - {"new", "path"}
+        or set(model) - {"new", "former", "path"}
     ):
-        raise FinetuneError('[model] takes one of new = "keye-nano" and path = "a folder".')
+        raise FinetuneError('[model] takes new = "keye-nano" (and former = "a folder") or path = "a folder".')
     evaluation = _fill(Evaluation, data.pop("evaluate", {}), "evaluate")
     stages = []
     for stage, table in data.items():
