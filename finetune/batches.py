@@ -45,6 +45,7 @@ class Diet:
 
     still: bool  # pictures only
     things: int  # the most that a scene holds
+    seconds: float = 8.0  # of the longest clip
     mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
 
 
@@ -102,7 +103,7 @@ class Batches:
         if common.random() < TALK:
             return self._talk(own)
         still = diet.still or common.random() < PICTURES
-        setting = draw_setting(common, still)
+        setting = draw_setting(common, still, diet.seconds)
         per_frame = setting.size[0] * setting.size[1] // 784
         frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
         clips = 20 if still else max(5, min(16, round(3400 / (frames * per_frame + 200))))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import random
 import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import numpy as np
 import torch
 
 from engine.events import Done, Error
+from engine.keye.loading import load_config
 from engine.runtime.base import Decoding, Message, Part
 from engine.runtime.local import LocalRuntime
 from engine.video import Clip, Frames, Sampling, sample
@@ -238,8 +242,9 @@ def table(facts: dict[str, Any]) -> str:
         )
 
     mean = facts["mean_of_kinds"]
+    blind = f"{mean['blind']:.2f}" if set(COUNTED) & set(facts["asked_blind"]) else "–"
     text = head.format("kind of question") + "".join(line(k, r, *COUNTED) for k, r in facts["kinds"].items())
-    text += f"| **mean of kinds** | | **{mean['accuracy']:.2f}** | | {mean['blind']:.2f} | {mean['floor']:.2f} |\n"
+    text += f"| **mean of kinds** | | **{mean['accuracy']:.2f}** | | {blind} | {mean['floor']:.2f} |\n"
     text += "\n" + head.format("group, all kinds")
     text += "".join(line(GROUPS[k], r, k) for k, r in facts["groups"].items())
     chinese = facts["chinese"]["mean_of_kinds"]["accuracy"]
@@ -256,34 +261,52 @@ def table(facts: dict[str, Any]) -> str:
 
 
 def evaluate_folder(
-    folder: Path, clips: int, seed: int = 0, threads: int = 1, out: Path | None = None, blind: bool = True
+    folder: Path, clips: int, seed: int = 0, processes: int = 1, out: Path | None = None, blind: bool = True
 ) -> str:
-    """Measure a model folder, write evaluation.json and evaluation.md into `out` (default: the folder), and return the
-    table. Raises FinetuneError for senseless numbers and EngineError where the folder holds no Keye model."""
+    """Measure a model folder, write evaluation.json and evaluation.md into `out` (default: the folder), there with
+    every answer, and return the table. `processes` share the clips, each on one thread.
+
+    Raises FinetuneError for senseless numbers and EngineError where the folder holds no Keye model."""
     if clips < 1:
         raise FinetuneError(f"At least one clip is needed, not {clips}.")
-    if threads < 1:
-        raise FinetuneError(f"At least one thread is needed, not {threads}.")
-    torch.set_num_threads(threads)
+    if processes < 1:
+        raise FinetuneError(f"At least one process is needed, not {processes}.")
     began = time.monotonic()
-    asked = run(Answerer(folder), clips, seed, blind)
-    facts = {
-        "command": f"python -m finetune evaluate {folder} --clips {clips} --seed {seed}",
-        "clips": clips,
-        "seed": seed,
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        **report(asked),
-    }
-    where = out or folder
+    if processes == 1:
+        asked = _share_of(folder, clips, seed, blind, (0, 1))
+    else:
+        load_config(folder)  # a folder that is none is said so once
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            shares = [pool.submit(_share_of, folder, clips, seed, blind, (n, processes)) for n in range(processes)]
+            asked = [one for share in shares for one in share.result()]
+    command = f"python -m finetune evaluate {folder} --clips {clips} --seed {seed}{'' if blind else ' --no-blind'}"
+    spent = {"minutes": round((time.monotonic() - began) / 60, 1)}
+    facts = write_evaluation(asked, {"command": command, "clips": clips, "seed": seed, **spent}, out or folder)
+    if out is None:
+        (folder / ANSWERS).unlink()  # of use in a run's folder, and large in a model's
+    return table(facts)
+
+
+ANSWERS = "answers.jsonl"
+
+
+def _share_of(folder: Path, clips: int, seed: int, blind: bool, share: tuple[int, int]) -> list[Asked]:
+    torch.set_num_threads(1)
+    return run(Answerer(folder), clips, seed, blind, share)
+
+
+def write_evaluation(asked: list[Asked], about: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Write evaluation.json, evaluation.md and answers.jsonl into a folder; what the first says."""
     where.mkdir(parents=True, exist_ok=True)
+    facts = {**about, **report(asked)}
     lines = [
         {"group": o.group, "kind": o.question.kind, "question": o.question.text, "answer": o.answer}
         | {"truth": o.question.answer, "blind": o.blind}
         for o in asked
     ]
-    (where / "evaluation.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    (where / ANSWERS).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     (where / "evaluation.md").write_text(table(facts), "utf-8")
-    if out is not None:
-        text = "".join(json.dumps(w, ensure_ascii=False) + "\n" for w in lines)
-        (where / "answers.jsonl").write_text(text, "utf-8")
-    return table(facts)
+    scratch = where / ".evaluation.part"  # last and in one step: where it is, the measuring has ended
+    scratch.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    os.replace(scratch, where / "evaluation.json")
+    return facts

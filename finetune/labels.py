@@ -39,8 +39,8 @@ TOKEN_TARGETS = {
     "size": 2,
     "motion": len(MOTIONS),  # so far: a token sees only the frames before its own
     "event": len(EVENTS) + 1,  # what has happened here so far; the last: nothing
-    "second": 8,  # in which it happened
-    "clock": 8,  # the second that this frame shows
+    "second": 16,  # in which it happened
+    "clock": 16,  # the second that this frame shows
     "left": len(CHARACTERS) + 1,  # the character in the left half of the token
     "right": len(CHARACTERS) + 1,
     "place": 5,  # which character of the text is the first of this token

@@ -48,13 +48,19 @@ class Part:
     # of the world
     media: Literal["pictures", "videos"] = "videos"
     things: int = 4  # the most that a scene may hold
+    seconds: float = 8.0  # of the longest clip
     mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
     dense: float = 0.0  # weight of what tokens and patches are asked directly, beside the stage's own loss
     contrastive: float = 1.0  # weight of the contrastive loss in `vision`
     # of fine-tuning
     lora: int = 0  # rank; 0 trains the weights themselves
     lora_alpha: float = 0.0  # 0: twice the rank
-    four_bit: bool = False
+    targets: tuple[str, ...] = ()  # the matrices that LoRA adapts, by their endings; none: all seven of a layer
+    four_bit: bool = False  # of the decoder, under LoRA
+    merge: bool = False  # write the model with its adapter worked in, too
+    recompute: bool = False  # the activations of a layer in the backward pass: a third more time, far less memory
+    cache: str = "data/frames"  # folder of decoded clips
+    cache_gb: float = 50.0
     # of a published recipe
     tokens: float = 0.0
     examples: int = 0
@@ -75,7 +81,7 @@ class Stage:
 @dataclass(frozen=True)
 class Evaluation:
     clips: int = 0  # held-out clips of the world after each stage; 0: none
-    final: int = 0  # after the last stage, with the blind baseline
+    final: int = 0  # after the last stage, with the blind baseline; 0: the model is not released
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,10 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         "clip": part.clip > 0,
         "batch_tokens": part.batch_tokens >= 1,
         "things": 1 <= part.things <= 4,
+        "seconds": 8 <= part.seconds <= 16,
         "lora": part.lora >= 0,
+        "lora_alpha": part.lora_alpha >= 0,
+        "cache_gb": part.cache_gb > 0,
         "train": bool(part.train),
     }
     for name, sensible in numbers.items():

@@ -94,15 +94,18 @@ class Contrast(Objective):
         self.tower, self.beside, self.contrastive, self.dense = tower, beside, contrastive, dense
 
     def forward(self, batch: PairBatch) -> Result:
-        features = self.tower(batch.pixels, batch.grid)
-        images, texts = self.beside.images(features, batch.grid), self.beside.sentences(batch.texts)
+        device = self.beside.bias.device
+        sentences = batch.texts.to(device)
+        features = self.tower(batch.pixels.to(device), batch.grid)
+        images, texts = self.beside.images(features, batch.grid), self.beside.sentences(sentences)
         value = siglip_loss(images, texts, self.beside.scale.exp(), self.beside.bias)
         found = (images.detach() @ texts.detach().T).argmax(1)
-        same = (batch.texts[found] == batch.texts).all(1)  # two scenes may be told in the same words
+        same = (sentences[found] == sentences).all(1)  # two scenes may be told in the same words
         scores: Scores = {"picture to text": (int(same.sum()), len(same))}
         beside = value.new_zeros(())
         if self.beside.probes is not None:
-            dense, right = self.beside.probes(features, batch.labels)
+            labels = {name: truth.to(device) for name, truth in batch.labels.items()}
+            dense, right = self.beside.probes(features, labels)
             beside = self.dense * dense
             scores |= {f"patch {name}": score for name, score in right.items()}
         return Result(self.contrastive * len(batch.grid) * value, beside, scores)

@@ -60,7 +60,7 @@ def test_a_batch_that_teaches_nothing_still_has_gradients() -> None:
     hidden, weight, labels = made()
     total, count = next_token_loss(hidden, weight, torch.full_like(labels, IGNORE))
     total.backward()
-    assert float(total) == 0 and int(count) == 0
+    assert total.item() == 0 and int(count) == 0
     assert hidden.grad is not None and weight.grad is not None
     assert not hidden.grad.any() and not weight.grad.any()
 
@@ -106,7 +106,7 @@ def test_half_precision_is_summed_in_float32() -> None:
     total, count = next_token_loss(hidden, weight, labels)
     truth = plain(hidden.float(), weight.float(), labels)
     assert total.dtype == torch.float32
-    assert float(total / count) == pytest.approx(float(truth / count), rel=5e-3)
+    assert (total / count).item() == pytest.approx((truth / count).item(), rel=5e-3)
 
 
 # -- SigLIP -----------------------------------------------------------------------------------------------------------
@@ -127,8 +127,9 @@ def test_siglip_by_hand() -> None:
 def test_siglip_is_the_published_models_loss() -> None:
     torch.manual_seed(0)
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     config = SiglipConfig(
-        text_config={**small, "vocab_size": 50, "max_position_embeddings": 8, "projection_size": 32},
+        text_config={**small, "vocab_size": 50, "max_position_embeddings": 8, "projection_size": 32, **ends},
         vision_config={**small, "image_size": 28, "patch_size": 14},
     )
     model = SiglipModel(config).eval()
@@ -138,7 +139,7 @@ def test_siglip_is_the_published_models_loss() -> None:
     ids = torch.randint(2, 50, (5, 8))
     out = model(input_ids=ids, pixel_values=torch.randn(5, 3, 28, 28), return_loss=True)
     ours = siglip_loss(out.image_embeds, out.text_embeds, model.logit_scale.exp(), model.logit_bias)
-    assert float(ours) == pytest.approx(float(out.loss), rel=1e-6)
+    assert ours.item() == pytest.approx(out.loss.item(), rel=1e-6)
     theirs = torch.autograd.grad(out.loss, (model.logit_scale, model.logit_bias), retain_graph=True)
     for got, wanted in zip(torch.autograd.grad(ours, (model.logit_scale, model.logit_bias)), theirs, strict=True):
         assert torch.allclose(got, wanted, rtol=1e-5)

@@ -395,12 +395,17 @@ def test_nano_toml_runs_from_random_weights(tmp_path: Path) -> None:
     """The committed recipe itself, with steps of one."""
     file = Path(__file__).parents[2] / "recipes/nano.toml"
     said = [f"{stage.name}.steps=1" for stage in load_recipe(file).stages]
-    last = run(load_recipe(file, [*said, "processes=1", "evaluate.clips=0"]), tmp_path / "nano")
+    last = run(load_recipe(file, [*said, "processes=1", "evaluate.clips=0", "evaluate.final=0"]), tmp_path / "nano")
     assert load_model(last).config.hidden_size == 192
 
 
 def test_each_stage_is_measured_on_held_out_clips(model: Path, tmp_path: Path) -> None:
     plan = recipe(model, stage1={"kind": "alignment"})
-    run(dataclasses.replace(plan, evaluate=Evaluation(clips=1)), tmp_path / "run")
+    run(dataclasses.replace(plan, evaluate=Evaluation(clips=1, final=1)), tmp_path / "run")
+    released = tmp_path / "run/release"
+    assert set(weights(released)) == set(weights(tmp_path / "run/stage1/model"))
+    assert {value.dtype for value in weights(released).values()} == {torch.bfloat16}
+    assert "| stage1 |" in (released / "README.md").read_text()
+    assert (tmp_path / "run/report.html").is_file()
     facts = json.loads((tmp_path / "run/stage1/evaluation.json").read_text())
     assert facts["clips"] == 1 and facts["mean_of_kinds"]["accuracy"] < 0.5 and len(facts["kinds"]) > 15
