@@ -66,7 +66,9 @@ class Part:
     examples: int = 0
     counts: dict[str, int] = field(default_factory=dict)  # what the examples are made of
     context: int = 0
-    ours: tuple[str, ...] = ()  # the fields that nobody has published
+    shapes: dict[str, dict[str, float]] = field(default_factory=dict)  # what an example is (finetune.workload)
+    effort: dict[str, float] = field(default_factory=dict)  # what else is done with it, for the plan
+    ours: tuple[str, ...] = ()  # the fields that nobody has published; counts.NAME where it is one of the counts
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,8 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         if not sensible:
             raise FinetuneError(f"{where}.{name} = {getattr(part, name)} makes no sense; give another value.")
     for name in part.ours:
+        if name.startswith("counts.") and name.removeprefix("counts.") in part.counts:
+            continue
         if name not in {f.name for f in dataclasses.fields(Part)}:
             raise _unknown(name, [f.name for f in dataclasses.fields(Part)], f"{where}.ours")
     return part

@@ -36,7 +36,7 @@ from finetune import evaluate
 from finetune.card import release, write_card
 from finetune.errors import FinetuneError
 from finetune.recipe import Part, Recipe, Stage, write_resolved
-from finetune.run_record import recorded
+from finetune.run_record import code_version, recorded
 from finetune.run_report import write_report
 from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
@@ -156,6 +156,7 @@ def machine() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "gpus": gpus,
+        "code": code_version(),
         "command": " ".join(["python", "-m", "finetune", *sys.argv[1:]]),
     }
 
