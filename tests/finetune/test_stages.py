@@ -416,4 +416,4 @@ def test_each_stage_is_measured_on_held_out_clips(model: Path, tmp_path: Path) -
     assert "| stage1 |" in (released / "README.md").read_text()
     assert (tmp_path / "run/report.html").is_file()
     facts = json.loads((tmp_path / "run/stage1/evaluation.json").read_text())
-    assert facts["clips"] == 1 and facts["mean_of_kinds"]["accuracy"] < 0.5 and len(facts["kinds"]) > 15
+    assert facts["clips"] == 1 and facts["mean_of_kinds"]["accuracy"] < 0.5 and len(facts["kinds"]) > 8
