@@ -9,17 +9,23 @@ store.finish_answer(answer.id, "stop", text="The ball drops.")
 """
 
 from finetune.feedback.export import export_conversation
+from finetune.feedback.preferences import Comparison, Preference, Preferences, Source, Verdict
 from finetune.feedback.rows import Answer, AnswerFacts, Conversation, History, Question, Turn, Video
 from finetune.feedback.store import Store
 
 __all__ = [
     "Answer",
     "AnswerFacts",
+    "Comparison",
     "Conversation",
     "History",
+    "Preference",
+    "Preferences",
     "Question",
+    "Source",
     "Store",
     "Turn",
+    "Verdict",
     "Video",
     "export_conversation",
 ]
