@@ -20,6 +20,7 @@ SPOKEN = (
     *(ROOT / "engine" / "reasoning" / f"{name}.py" for name in ("loop", "sandbox")),
     ROOT / "app" / "studio.py",
     ROOT / "app" / "library.py",
+    ROOT / "app" / "compare.py",
     *sorted((ROOT / "finetune" / "feedback").glob("*.py")),
     *(
         ROOT / "finetune" / "bench" / f"{name}.py"
