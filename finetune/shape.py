@@ -129,6 +129,7 @@ def save_checkpoint(
             "processor_class": "KeyeProcessor",
             "model_type": "Keye",
             "sampling": SAMPLING,
+            "tool_prompt": False,  # it reads the words of its world only
         },
     }
     for name, content in files.items():

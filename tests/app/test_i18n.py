@@ -17,6 +17,7 @@ SPOKEN = (
     *sorted((ROOT / "engine" / "video").glob("*.py")),
     *sorted((ROOT / "engine" / "runtime").glob("*.py")),
     ROOT / "engine" / "keye" / "loading.py",
+    ROOT / "engine" / "pictures.py",
     *(ROOT / "engine" / "reasoning" / f"{name}.py" for name in ("loop", "sandbox")),
     ROOT / "app" / "studio.py",
     ROOT / "app" / "library.py",
