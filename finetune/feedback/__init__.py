@@ -1,4 +1,4 @@
-"""What people asked, what they got and what they thought of it: one SQLite file.
+"""What people asked, what they got and what they thought of it, and the runs that train on it: one SQLite file.
 
 store = Store("data/studio.sqlite")
 talk = store.new_conversation("What happens at the end?")
@@ -11,6 +11,8 @@ store.finish_answer(answer.id, "stop", text="The ball drops.")
 from finetune.feedback.export import export_conversation
 from finetune.feedback.preferences import Comparison, Preference, Preferences, Source, Verdict
 from finetune.feedback.rows import Answer, AnswerFacts, Conversation, History, Question, Turn, Video
+from finetune.feedback.run_rows import Metric, Run, Stage
+from finetune.feedback.runs import Runs
 from finetune.feedback.store import Store
 
 __all__ = [
@@ -19,10 +21,14 @@ __all__ = [
     "Comparison",
     "Conversation",
     "History",
+    "Metric",
     "Preference",
     "Preferences",
     "Question",
+    "Run",
+    "Runs",
     "Source",
+    "Stage",
     "Store",
     "Turn",
     "Verdict",
