@@ -170,7 +170,8 @@ class AskTab:
         status = self.studio.runtime.status()
         if status.state != "ready":
             return {self.model: model_html(status, None, session.lang)}
-        return {**self._model(session.lang), self.ticker: gr.Timer(active=False)}
+        ready = {self.compare.note: self.compare.noted(session), self.ticker: gr.Timer(active=False)}
+        return {**self._model(session.lang), **ready}
 
     # -- questions ----------------------------------------------------------------------------------------------
 

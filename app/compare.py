@@ -45,17 +45,17 @@ class ComparePane:
             self.on = _on(session)
             self.against = _against(session)
             self.blind = _blind(session)
-            self.note = self._note(session)
+            self.note = self.noted(session)
         self.chooser = gr.HTML("", js_on_load=_CHOOSE_JS, elem_id="ks-chooser")
         self.controls = [self.on, self.against, self.blind]
         self.shows = [*self.controls, self.note]
 
     def shown(self, session: Session) -> Updates:
         """The controls as the session has them."""
-        made = (_on(session), _against(session), _blind(session), self._note(session))
+        made = (_on(session), _against(session), _blind(session), self.noted(session))
         return dict(zip(self.shows, made, strict=True))
 
-    def _note(self, session: Session) -> gr.HTML:
+    def noted(self, session: Session) -> gr.HTML:
         """How the two are written, which their times depend on."""
         runtime = self.studio.runtime
         in_turn = runtime.status().state == "ready" and runtime.info().runtime == "local"
