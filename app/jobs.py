@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from app.steps import Steps, follow
 from engine.events import Analysis, Answer, Done, Error, Event, Progress, Queued, Retraction, Thought, ToolResult
@@ -26,6 +27,8 @@ class Snapshot:
     error: str = ""
     done: Done | None = None
     steps: Steps = ()  # of its reasoning
+    seconds: float = 0.0  # since it was asked
+    pieces: int = 0  # of text so far; about as many as tokens
 
 
 class Job:
@@ -39,10 +42,11 @@ class Job:
         events: Callable[[threading.Event], Iterator[Event]],
         save: Callable[[Snapshot], None],
         unexpected: Callable[[Exception], str],
+        changed: threading.Condition | None = None,
     ) -> None:
         self._events, self._save, self._unexpected = events, save, unexpected
         self._stop = threading.Event()
-        self._changed = threading.Condition()
+        self.changed = changed or threading.Condition()  # one for all that are watched together
         self._now = Snapshot()
         self._thread = threading.Thread(target=self._run, name="answer", daemon=True)
 
@@ -59,28 +63,25 @@ class Job:
 
     def watch(self, wait_seconds: float = 1.0) -> Iterator[Snapshot]:
         """Snapshots as they change, until the last one, whose `done` is set. Any number of watchers may look."""
-        seen: Snapshot | None = None
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._now is not seen, wait_seconds)  # noqa: B023
-                seen = self._now
-            yield seen
-            if seen.done is not None:
-                return
+        for (now,) in watch((self,), wait_seconds):
+            yield now
 
     def join(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
 
     def _set(self, snapshot: Snapshot) -> None:
-        with self._changed:
+        with self.changed:
             self._now = snapshot
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def _run(self) -> None:
-        now, saved = self._now, time.monotonic()
+        now, began = self._now, time.monotonic()
+        saved = began
         try:
             for event in self._events(self._stop):
-                now = replace(now, steps=follow(now.steps, event, now.text))
+                steps = follow(now.steps, event, now.text)
+                pieces = now.pieces + isinstance(event, Answer | Analysis | Thought)
+                now = replace(now, steps=steps, pieces=pieces, seconds=time.monotonic() - began)
                 match event:
                     case Retraction():
                         now = replace(now, text="")
@@ -110,3 +111,20 @@ class Job:
             _log.exception("an answer could not be saved")
             now = replace(now, error=now.error or self._unexpected(error))
         self._set(now)
+
+
+def watch(jobs: Sequence[Job], wait_seconds: float = 1.0) -> Iterator[tuple[Snapshot, ...]]:
+    """How far each of these is, as it changes, until all have ended. They must share one `changed`."""
+    changed = jobs[0].changed
+    seen: tuple[Snapshot, ...] = ()
+    while True:
+        with changed:
+            changed.wait_for(lambda: any(a is not b for a, b in zip_longest(_now(jobs), seen)), wait_seconds)  # noqa: B023
+            seen = _now(jobs)
+        yield seen
+        if all(now.done is not None for now in seen):
+            return
+
+
+def _now(jobs: Sequence[Job]) -> tuple[Snapshot, ...]:
+    return tuple(job.snapshot() for job in jobs)

@@ -18,3 +18,5 @@ class Session:
     limits: Limits = field(default_factory=Limits)
     suggestions: tuple[str, ...] = ()
     mode: ModeName = "auto"
+    against: ModeName | None = None  # the other mode of a comparison; None: one answer
+    blind: bool = False  # which of the two is which is not told before the choice

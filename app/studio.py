@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from app.config import AppConfig
@@ -21,7 +23,7 @@ from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
 from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_video, probe, sample
 from finetune.bench.background import Background
 from finetune.errors import FinetuneError
-from finetune.feedback import Answer, Question, Store
+from finetune.feedback import Answer, Comparison, Question, Store
 from finetune.feedback.rows import AnswerFacts
 
 USER_ERRORS = (AppError, EngineError, FinetuneError)
@@ -61,12 +63,14 @@ class ClipChoice:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its newest answer. `span` turns the times the answer writes into seconds of the file: the
-    second that the model counts as zero, and the last second of the clip."""
+    """A question and its newest answer, or the one of a comparison that the conversation goes on from. `span` turns the
+    times the answer writes into seconds of the file: the second that the model counts as zero, and the last second of
+    the clip."""
 
     question: Question
     answer: Answer | None
     span: tuple[float, float]
+    comparison: Comparison | None = None
 
 
 class Studio:
@@ -78,7 +82,8 @@ class Studio:
         self.runtime = runtime
         self.bench = Background()
         self.bench_folder = config.data / "bench"
-        self._jobs: dict[str, Job] = {}  # by conversation; a finished one stays until the next question
+        # By conversation: one, or the left and the right of a comparison. Finished ones stay until the next question.
+        self._jobs: dict[str, tuple[Job, ...]] = {}
         self._lock = threading.Lock()
 
     # -- videos -------------------------------------------------------------------------------------------------
@@ -114,7 +119,13 @@ class Studio:
 
     def turns(self, conversation: str) -> list[Turn]:
         """Questions and their newest answers, oldest first; empty for a conversation that does not exist."""
-        return [Turn(q, a, _span(q, a)) for q, a in self.store.turns(conversation)]
+        compared = self.store.preferences.comparisons(conversation)
+        turns = []
+        for question, newest in self.store.turns(conversation):
+            comparison = compared.get(question.id)
+            answer = comparison.preferred if comparison else newest
+            turns.append(Turn(question, answer, _span(question, answer), comparison))
+        return turns
 
     def conversations(self) -> list[tuple[str, str, str]]:
         """(id, title, when it was last used, in this machine's time) of every conversation, newest first."""
@@ -123,19 +134,21 @@ class Studio:
     def delete(self, conversation: str) -> None:
         """Stop what runs in it and remove it, with the videos that nothing else refers to."""
         with self._lock:
-            job = self._jobs.pop(conversation, None)
-        if job is not None:
-            job.stop()
-            job.join(30)
+            jobs = self._jobs.pop(conversation, ())
+        _stop(jobs, 30)
         for path in self.store.delete_conversation(conversation):
             self.library.remove(path.stem)  # kept files are named by their content
 
     # -- answers ------------------------------------------------------------------------------------------------
 
-    def job(self, conversation: str | None) -> Job | None:
-        """The answer that runs in a conversation, or ran last."""
+    def jobs(self, conversation: str | None) -> tuple[Job, ...]:
+        """The answers that run in a conversation, or ran last: none, one, or the left and the right of a comparison."""
         with self._lock:
-            return self._jobs.get(conversation or "")
+            return self._jobs.get(conversation or "", ())
+
+    def job(self, conversation: str | None) -> Job | None:
+        """The first of them."""
+        return next(iter(self.jobs(conversation)), None)
 
     def ask(
         self,
@@ -148,37 +161,77 @@ class Studio:
         """Keep the question and begin to answer it; the conversation (made here if None) and the running answer.
 
         The question is on the disk before this returns. AppError where there is nothing to ask."""
-        text, manner = text.strip(), manner or Manner()
+        manner = manner or Manner()
+        conversation, (job,) = self._ask(conversation, text, clip, limits, manner.mode, (manner,))
+        return conversation, job
+
+    def compare(
+        self,
+        conversation: str | None,
+        text: str,
+        clip: ClipChoice,
+        limits: Limits,
+        manners: tuple[Manner, Manner],
+        blind: bool = False,
+    ) -> tuple[str, tuple[Job, ...]]:
+        """As `ask`, with two answers at once, the left one first. `blind`: which manner is on which side is drawn."""
+        one, other = manners
+        if one.mode == other.mode:
+            raise AppError("Both sides have the same mode; choose two different ones to compare.")
+        sides = (other, one) if blind and random.random() < 0.5 else (one, other)
+        return self._ask(conversation, text, clip, limits, one.mode, sides, blind)
+
+    def _ask(
+        self,
+        conversation: str | None,
+        text: str,
+        clip: ClipChoice,
+        limits: Limits,
+        mode: str,
+        manners: Sequence[Manner],
+        blind: bool = False,
+    ) -> tuple[str, tuple[Job, ...]]:
+        text = text.strip()
         if not text:
             raise AppError("Write a question first.")
-        mode_of(manner.mode)
+        for manner in manners:
+            mode_of(manner.mode)
         if len(text) > QUESTION_LIMIT:
             raise AppError(f"The question has {len(text)} characters; the most is {QUESTION_LIMIT}. Shorten it.")
         self._file(clip.sha256)
-        running = self.job(conversation)
-        if running is not None and running.snapshot().done is None:
+        if any(job.snapshot().done is None for job in self.jobs(conversation)):
             raise AppError("An answer is still being written in this conversation; stop it or wait for its end.")
         earlier = self.turns(conversation) if conversation else []
-        if conversation is None:
-            conversation = self.store.new_conversation(text).id
-        question = self.store.add_question(
-            conversation,
-            text,
-            video=clip.sha256,
-            start=clip.start,
-            end=clip.end,
-            mode=manner.mode,
-            sampling=asdict(limits),
-        )
-        answer = self.store.begin_answer(question.id, mode=manner.mode)
-        job = Job(
-            events=lambda stop: self._events(earlier, text, clip, limits, manner, answer.id, stop),
-            save=lambda snapshot: self._save(answer.id, snapshot),
-            unexpected=_unexpected,
+        with self.store.transaction():
+            if conversation is None:
+                conversation = self.store.new_conversation(text).id
+            question = self.store.add_question(
+                conversation,
+                text,
+                video=clip.sha256,
+                start=clip.start,
+                end=clip.end,
+                mode=mode,
+                sampling=asdict(limits),
+            )
+            answers = [self.store.begin_answer(question.id, mode=manner.mode) for manner in manners]
+            if len(answers) == 2:
+                self.store.preferences.compare(question.id, answers[0].id, answers[1].id, blind=blind)
+        changed = threading.Condition()
+        jobs = tuple(
+            Job(
+                events=partial(self._events, earlier, text, clip, limits, manner, answer.id),
+                save=partial(self._save, answer.id),
+                unexpected=_unexpected,
+                changed=changed,
+            )
+            for manner, answer in zip(manners, answers, strict=True)
         )
         with self._lock:
-            self._jobs[conversation] = job
-        return conversation, job.start()
+            self._jobs[conversation] = jobs
+        for job in jobs:
+            job.start()
+        return conversation, jobs
 
     def _events(
         self,
@@ -266,13 +319,20 @@ class Studio:
     def close(self) -> None:
         """Stop every answer and wait until what was written of it is saved."""
         with self._lock:
-            jobs = list(self._jobs.values())
+            jobs = [job for jobs in self._jobs.values() for job in jobs]
         for job in jobs:
             job.stop()
         self.bench.close()
-        for job in jobs:
-            job.join(10)
+        _stop(jobs, 10)
         self.runtime.close()
+
+
+def _stop(jobs: Sequence[Job], seconds: float) -> None:
+    """End them and wait until what was written is saved, at most so long for each."""
+    for job in jobs:
+        job.stop()
+    for job in jobs:
+        job.join(seconds)
 
 
 def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames, think_budget: int | None) -> AnswerFacts:

@@ -35,6 +35,23 @@
     if (narrow() && event.target.closest('#ks-new, .ks-open')) setTimeout(closeList, 100);
   });
 
+  // Answers that are compared are drawn anew as they grow: what somebody opened or closed stays so.
+  const folds = new Map();
+  const restore = fold => {
+    const wanted = folds.get(fold.dataset.fold);
+    if (wanted !== undefined && fold.open !== wanted) fold.open = wanted;
+  };
+  document.addEventListener('click', event => {
+    const fold = event.target.closest('.ks-fold > summary')?.parentElement;
+    if (fold) folds.set(fold.dataset.fold, !fold.open);
+  });
+  new MutationObserver(changes => {
+    for (const { type, target, addedNodes } of changes) {
+      if (type === 'attributes' && target.matches('.ks-fold')) restore(target);
+      for (const node of addedNodes) if (node.querySelectorAll) node.querySelectorAll('.ks-fold').forEach(restore);
+    }
+  }).observe(document.documentElement, { subtree: true, childList: true, attributeFilter: ['open', 'data-fold'] });
+
   const THEME = 'keye-studio-theme';
   const stored = localStorage.getItem(THEME);
   if (stored) {

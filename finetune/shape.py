@@ -129,6 +129,7 @@ def new_checkpoint(folder: Path, seed: int = 0, former: Path | None = None) -> N
                 "processor_class": "KeyeProcessor",
                 "model_type": "Keye",
                 "sampling": SAMPLING,
+                "tool_prompt": False,  # it reads the words of its world only
             },
         }
         for file, content in files.items():

@@ -3,7 +3,7 @@
 The rule itself is not published. Here: the newest tokens are one stretch said over and over, word for word. How often
 is too often depends on how long the stretch is, since short ones recur in honest texts: rows of zeros, refrains, dotted
 lines, table rules. A list, a table or a program differs somewhere in every line and is never such a stretch; neither
-is a loop that counts, which goes on to the limit of the answer's length.
+is a loop that counts, which engine.reasoning.counting notices.
 
 Text is cut into tokens here, alike for every runtime: a runtime gives text, and two may cut it differently."""
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass
+
+from engine.reasoning.counting import Counting
 
 _TOKEN = re.compile(r"[^\W\d_\u2e80-\U0003ffff]{1,4}|\d|\s|.", re.DOTALL)
 """Four letters, a digit, a space, a Chinese character or a mark: about as much as a token of the model's vocabulary.
@@ -37,7 +39,8 @@ class Guard:
         self._tokens: deque[str] = deque(maxlen=most)
         self._held = ""  # the last token, which more text may lengthen
         self._since = 0  # tokens since the last look
-        self.period = 0  # of the repetition that was found, in tokens; 0 while there is none
+        self._counting = Counting()
+        self.period = 0  # of the repetition that was found, in tokens (in numbers, if it counts); 0 while there is none
         self.surplus = 0  # characters at the end of the text that only say again what was said before
 
     def push(self, text: str) -> bool:
@@ -54,7 +57,9 @@ class Guard:
                 self._since = 0
                 if self._look():
                     return True
-        return False
+        if self._counting.push(text):
+            self.period, self.surplus = self._counting.round, self._counting.surplus
+        return bool(self.period)
 
     def _look(self) -> bool:
         newest = list(reversed(self._tokens))

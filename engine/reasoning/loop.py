@@ -25,7 +25,7 @@ from engine.reasoning.modes import (
     with_switch,
 )
 from engine.reasoning.parser import Parser, merged
-from engine.reasoning.tools import Workbench
+from engine.reasoning.tools import Workbench, with_tools
 from engine.runtime.base import Decoding, Message, Part, Runtime
 
 MOST_CALLS = 4
@@ -59,6 +59,14 @@ def reason(
             f"The thinking budget is {think_budget} tokens; give at least 1, or ask in the mode no_think."
         )
     yield from _Answering(runtime, messages, decoding, stop, mode, think_budget, most_calls).run()
+
+
+def _tool_prompt(runtime: Runtime) -> str | bool:
+    """What the checkpoint that answers wants to be told of the tools."""
+    try:
+        return runtime.info().tool_prompt
+    except EngineError:  # it cannot answer either, and says why itself
+        return False
 
 
 class _Stop(threading.Event):
@@ -103,6 +111,8 @@ class _Answering:
         self.began = time.perf_counter()
         self.looked: float | None = None  # when the last piece of text came
         self.asked = with_switch(self.messages, self.mode)
+        if self.mode.tools:
+            self.asked = with_tools(self.asked, _tool_prompt(self.runtime), self.most_calls)
         self.parser = Parser(self.mode.tools)
         self.guard = Guard()
         self.workbench = Workbench(self.messages)

@@ -19,12 +19,14 @@ import numpy as np
 from engine.errors import EngineError
 from engine.events import ToolCall, ToolResult
 from engine.reasoning import operations as op
+from engine.reasoning.modes import CALL_CLOSE, CALL_OPEN, CODE_CLOSE, CODE_OPEN, RESULT_CLOSE, RESULT_OPEN
 from engine.reasoning.operations import Box, ToolError, fitted, within
 from engine.reasoning.sandbox import run_code, unavailable
 from engine.runtime.base import Message
 from engine.video.decode import frames_at
 from engine.video.types import TOKEN_SIDE, Frames
 
+_DEFAULT = "You are a helpful assistant."  # the system prompt that the published chat template puts where there is none
 MOST_TEXT = 2000  # characters of a result that the model is told
 _MOST_RATIO = 20  # of the sides of a picture; the image processor refuses 200
 _CODE_PIXELS = 24_000_000  # of all frames that code gets, together
@@ -51,6 +53,17 @@ _OPERATIONS: dict[str, tuple[bool, dict[str, _Number]]] = {  # needs a box; its 
     "pixels": (True, {}),
 }
 NAMES = (*_OPERATIONS, "python")
+_ABOUT = {
+    "crop": "the part of the picture in the box",
+    "zoom": "that part, enlarged so many times",
+    "rotate": "the picture turned clockwise",
+    "contrast": "more contrast with a factor above 1, less below",
+    "brightness": "brighter with a factor above 1, darker below",
+    "draw_box": "the picture with the box drawn on it",
+    "grid": "the picture cut into equal cells by lines",
+    "frame": "the frame at a time",
+    "pixels": "the colours in the box, as text",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,48 @@ class _Picture:
     size: tuple[int, int]  # width and height in which boxes on it are given
     time: float | None = None  # second in the file, of a frame of the clip
     seen: np.ndarray | None = None  # that frame as the model saw it
+
+
+def instructions(most_calls: int, code: bool) -> str:
+    """What a model is told that never learnt which tools there are: their names and arguments, and how they are called.
+    `code`: whether it may write Python. How the published model was told is not public (section 4.2.1)."""
+    example = '{"name": "zoom", "arguments": {"time": 2.5, "box": [10, 20, 60, 50], "times": 2}}'
+    tools = []
+    for name, (needs_box, numbers) in _OPERATIONS.items():
+        arguments = ["box"] if needs_box else ["time"] if name == "frame" else []
+        arguments += [
+            key if spec.default is None else f"{key} (else {spec.default:g})" for key, spec in numbers.items()
+        ]
+        tools.append(f"- {name}: {', '.join(arguments) or 'no arguments'}; {_ABOUT[name]}")
+    text = (
+        "While you think, you may look closer at what you are shown. To do so, write one call within your thought:\n"
+        f"{CALL_OPEN}{example}{CALL_CLOSE}\n"
+        f"What comes of it, a picture or text, follows at once in {RESULT_OPEN}…{RESULT_CLOSE}; then go on thinking. "
+        f"At most {most_calls} calls are run.\n\n"
+        f"Tools and their arguments:\n{chr(10).join(tools)}\n\n"
+        'A call also says on which picture it works: "time", in seconds from the beginning of the video, or '
+        '"picture", its number, where 1 is the first picture of the question and each result has the next number. '
+        "Without either it is the newest result. A box is [left, top, right, bottom] in pixels of the picture as you "
+        "see it."
+    )
+    if code:
+        text += (
+            f"\n\nYou may also write Python within your thought, as {CODE_OPEN.strip()} … {CODE_CLOSE.strip()}. It "
+            "finds the frames as frame_1.png, frame_2.png … and the pictures as picture_1.png …; what it prints, and "
+            "the last picture that it saves, are shown to you."
+        )
+    return text
+
+
+def with_tools(messages: Sequence[Message], wanted: str | bool, most_calls: int) -> list[Message]:
+    """`messages` with a system prompt that tells of the tools: ours where `wanted` is True, a checkpoint's own where it
+    is a text, none where it is False. A system prompt that is there already stays in front of it."""
+    if wanted is False:
+        return list(messages)
+    told = wanted if isinstance(wanted, str) else instructions(most_calls, not unavailable())
+    if messages and messages[0].role == "system":
+        return [Message("system", (*messages[0].parts, f"\n\n{told}")), *messages[1:]]
+    return [Message("system", (f"{_DEFAULT}\n\n{told}",)), *messages]
 
 
 class Workbench:

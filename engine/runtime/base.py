@@ -53,6 +53,9 @@ class ModelInfo:
     note: str = ""  # what to expect of it on this machine, one sentence
     runtime: str = "local"  # local, sglang, or the address of a server
     adapter: str | None = None  # the adapter that answers with it
+    tool_prompt: str | bool = (
+        True  # how it is told of the tools: a text of its own; True: as here; False: it needs none
+    )
 
 
 @dataclass(frozen=True)

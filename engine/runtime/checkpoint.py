@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,24 @@ def describe_checkpoint(folder: Path, device: str, dtype: str, note: str = "") -
         decoding=decoding_of(generation_config(folder)),
         picture_pixels=(pictures.min_pixels, pictures.max_pixels),
         note=note,
+        tool_prompt=tool_prompt_of(folder),
     )
+
+
+def tool_prompt_of(folder: Path) -> str | bool:
+    """How a checkpoint is told of the tools in the mode think_with_image: the optional "tool_prompt" in its
+    preprocessor_config.json. A text is its own system prompt for it; true, as where there is none, is ours
+    (engine.reasoning.tools); false is for one that learnt its tools without being told, or knows none."""
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return True
+    try:
+        wanted = json.loads(file.read_text("utf-8")).get("tool_prompt", True)
+    except (OSError, ValueError, AttributeError) as error:
+        raise EngineError(f"{file} is not valid JSON with fields; download it again.") from error
+    if not isinstance(wanted, str | bool):
+        raise EngineError(f'"tool_prompt" in {file} must be true, false or a text, not {wanted!r:.80}.')
+    return wanted
 
 
 def generation_config(folder: Path) -> GenerationConfig:

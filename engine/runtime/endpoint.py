@@ -101,6 +101,7 @@ class RemoteServer:
                 decoding=Decoding(**known["decoding"]) if "decoding" in known else Decoding(),
                 picture_pixels=_two_counts(known.get("picture_pixels", ModelInfo.picture_pixels)),
                 runtime=self.url,
+                tool_prompt=_text_or_bool(known.get("tool_prompt", True)),
             )
         except (TypeError, ValueError) as error:
             raise EngineError(f"{self.url} runs another version of Keye Studio; update one of the two.") from error
@@ -147,6 +148,12 @@ def ask(url: str, api_key: str | None, method: str, path: str, body: dict[str, A
 def _two_counts(value: Any) -> tuple[int, int]:
     least, most = value
     return int(least), int(most)
+
+
+def _text_or_bool(value: Any) -> str | bool:
+    if not isinstance(value, str | bool):
+        raise TypeError(f"{value!r} is neither a text nor true or false")
+    return value
 
 
 def wrong_key(url: str) -> str:

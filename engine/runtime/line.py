@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_LOOK_SECONDS = 0.2  # how often somebody who waits looks whether they still want to
 
 
 class Line:
@@ -40,6 +44,19 @@ class Line:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
                 self._changed.notify_all()
+
+    @contextmanager
+    def turn(self, given_up: Callable[[], bool] = lambda: False) -> Iterator[bool]:
+        """A place for as long as the block lasts: whoever takes one turn after another lets others in between.
+
+        The block runs with False, and without a place, where `given_up` became true while waiting."""
+        ticket = self.join()
+        try:
+            while (ahead := self.position(ticket, _LOOK_SECONDS)) and not given_up():
+                pass
+            yield not ahead
+        finally:
+            self.leave(ticket)
 
     def __len__(self) -> int:
         with self._changed:

@@ -5,8 +5,9 @@ the next question of a conversation about the same clip; the clip is the expensi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Kept:
     ids: list[int]
     media: Media
     cache: Any
+    growing: bool = False  # an answer is being written into it: another one needs a copy
 
     def shared(self, ids: list[int], media: Media, placeholders: frozenset[int]) -> int:
         """How many tokens at the front of another prompt need not be read again; 0 where that is of no use.
@@ -87,4 +89,6 @@ def begin(model: Any, inputs: dict[str, Any], media: Media, kept: Kept | None) -
         return inputs, Kept(ids, media, None)
     assert kept is not None
     with torch.inference_mode():
+        if kept.growing:
+            kept = replace(kept, cache=copy.deepcopy(kept.cache))
         return rest_of(model, inputs, kept, count), Kept(ids, media, kept.cache)

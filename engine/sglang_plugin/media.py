@@ -5,21 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
 import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from engine.errors import EngineError
-from engine.keye.image_processing import to_rgb
+from engine.pictures import read_picture
 from engine.video.address import local_path
 
-_PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-_MOST_PIXELS = 8192 * 8192  # as for a video's pictures
 _SECONDS = 60.0  # to fetch a file
 _KEPT_BYTES = 2 * 1024**3  # of videos that came with requests; a follow-up names the same one again
 
@@ -62,22 +58,9 @@ def video_file(where: str, spool: Spool) -> Path:
 def picture(where: str) -> np.ndarray:
     """uint8 RGB [height, width, 3] of a picture named like a video. EngineError where it is none."""
     path = local_path(where)
-    shown = Path(path).name if path is not None else "The picture"
-    try:
-        source = Path(path).read_bytes() if path is not None else _bytes(where, "picture")
-        with Image.open(io.BytesIO(source), formats=_PICTURES) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise EngineError(f"{shown} is {image.width}×{image.height} pixels; the most is 8192×8192.")
-            return np.ascontiguousarray(to_rgb(image))
-    except EngineError:
-        raise
-    except Image.DecompressionBombError:
-        raise EngineError(f"{shown} has too many pixels; the most is 8192×8192.") from None
-    except OSError as error:  # Pillow's refusals are OSErrors as well
-        reason = error.strerror or "not a PNG, JPEG, WebP, BMP, GIF or TIFF"
-        raise EngineError(f"{shown} cannot be read ({reason}); give a picture file.") from None
-    except (ValueError, SyntaxError) as error:
-        raise EngineError(f"{shown} is damaged ({type(error).__name__}); give another picture.") from None
+    if path is None:
+        return read_picture(_bytes(where, "picture"), "The picture", "dropped")
+    return read_picture(Path(path), Path(path).name, "dropped")
 
 
 def _bytes(where: str, what: str) -> bytes:

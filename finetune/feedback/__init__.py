@@ -9,6 +9,7 @@ store.finish_answer(answer.id, "stop", text="The ball drops.")
 """
 
 from finetune.feedback.export import export_conversation
+from finetune.feedback.preferences import Comparison, Preference, Preferences, Source, Verdict
 from finetune.feedback.rows import Answer, AnswerFacts, Conversation, History, Question, Turn, Video
 from finetune.feedback.run_rows import Metric, Run, Stage
 from finetune.feedback.runs import Runs
@@ -17,15 +18,20 @@ from finetune.feedback.store import Store
 __all__ = [
     "Answer",
     "AnswerFacts",
+    "Comparison",
     "Conversation",
     "History",
     "Metric",
+    "Preference",
+    "Preferences",
     "Question",
     "Run",
     "Runs",
+    "Source",
     "Stage",
     "Store",
     "Turn",
+    "Verdict",
     "Video",
     "export_conversation",
 ]

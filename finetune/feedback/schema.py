@@ -133,5 +133,45 @@ def m003_runs(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m004_preferences(db: Database) -> None:
+    """Which of two answers is better, whoever says so, and which answers were asked for to be told apart.
+
+    A preference is never changed: another one, or none, takes its place, and it keeps when that was."""
+    for statement in (
+        """CREATE TABLE comparisons (
+            question_id TEXT PRIMARY KEY NOT NULL REFERENCES questions(id) ON DELETE CASCADE,
+            left_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+            right_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+            blind INTEGER NOT NULL CHECK (blind IN (0, 1)),
+            CHECK (left_id <> right_id)
+        ) STRICT""",
+        """CREATE TABLE preferences (
+            id TEXT PRIMARY KEY NOT NULL,
+            question_id TEXT NOT NULL REFERENCES questions(id) ON DELETE CASCADE,
+            chosen_id TEXT REFERENCES answers(id) ON DELETE CASCADE,
+            chosen_text TEXT,
+            rejected_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+            verdict TEXT NOT NULL CHECK (verdict IN ('better', 'both_good', 'both_bad')),
+            source TEXT NOT NULL,
+            reasons TEXT NOT NULL CHECK (json_valid(reasons)),
+            created TEXT NOT NULL,
+            revoked TEXT,
+            CHECK ((chosen_id IS NULL) <> (chosen_text IS NULL)),
+            CHECK (chosen_id IS NULL OR chosen_id <> rejected_id),
+            CHECK (verdict = 'better' OR chosen_id IS NOT NULL)
+        ) STRICT""",
+        "CREATE INDEX comparisons_left ON comparisons(left_id)",
+        "CREATE INDEX comparisons_right ON comparisons(right_id)",
+        "CREATE INDEX preferences_of_question ON preferences(question_id, id)",
+        "CREATE INDEX preferences_chosen ON preferences(chosen_id)",
+        "CREATE INDEX preferences_rejected ON preferences(rejected_id)",
+        # One word in force on a pair from one source, whichever of the two it puts first.
+        "CREATE UNIQUE INDEX preferences_in_force ON preferences("
+        "source, min(chosen_id, rejected_id), max(chosen_id, rejected_id)) WHERE revoked IS NULL",
+    ):
+        db.execute(statement)
+
+
 STEPS = tuple(step.name for step in migrations.pending(Database(memory=True, execute_plugins=False)))
 """Every step there is, in order."""

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 from engine.events import Finish
 from finetune.errors import FinetuneError
 from finetune.feedback.database import File
+from finetune.feedback.preferences import Preferences
 from finetune.feedback.process import is_running, this_process
 from finetune.feedback.rows import (
     Answer,
@@ -43,6 +44,7 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str], busy_seconds: float = 10.0) -> None:
         self._file = File(path, busy_seconds)
+        self.preferences = Preferences(self._file)
         self._recover()
 
     @property

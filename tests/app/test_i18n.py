@@ -17,9 +17,11 @@ SPOKEN = (
     *sorted((ROOT / "engine" / "video").glob("*.py")),
     *sorted((ROOT / "engine" / "runtime").glob("*.py")),
     ROOT / "engine" / "keye" / "loading.py",
+    ROOT / "engine" / "pictures.py",
     *(ROOT / "engine" / "reasoning" / f"{name}.py" for name in ("loop", "sandbox")),
     ROOT / "app" / "studio.py",
     ROOT / "app" / "library.py",
+    ROOT / "app" / "compare.py",
     *sorted((ROOT / "finetune" / "feedback").glob("*.py")),
     *(
         ROOT / "finetune" / "bench" / f"{name}.py"

@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from engine.events import Answer, Done, Event, Finish, Progress
 from engine.runtime.base import Decoding, Message, ModelInfo, Status
+from engine.video import PRESETS
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -21,6 +22,7 @@ class Scripted:
 
     def __init__(self, *scripts: Sequence[str]) -> None:
         self.scripts = scripts
+        self.tool_prompt: str | bool = False
         self.heard: list[list[Message]] = []
         self.limits: list[int] = []
 
@@ -32,7 +34,19 @@ class Scripted:
         return Status("ready")
 
     def info(self) -> ModelInfo:
-        raise NotImplementedError
+        return ModelInfo(
+            name="scripted",
+            path="/models/scripted",
+            architecture="Keye",
+            parameters=1,
+            device="cpu",
+            dtype="float32",
+            context=4096,
+            demonstration=False,
+            sampling=PRESETS["keye-vl-preview"],
+            decoding=Decoding(),
+            tool_prompt=self.tool_prompt,
+        )
 
     def begun(self, call: int = -1) -> str:
         """What the turn was begun with at a call; [image] for a picture."""

@@ -142,4 +142,91 @@ DIALOGUE = "\n".join(
 
 COUNTDOWN = "Wait. " * 10 + "… ".join(str(i) for i in range(60, 0, -1)) + " go go go go go!"
 
+RECIPE = "\n".join(
+    f"{step}. {text}"
+    for step, text in enumerate(
+        [
+            "Heat the oven to 200 degrees and grease 2 tins of 20 cm.",
+            "Stir 250 g of flour, 120 g of sugar and 2 spoons of baking powder.",
+            "Beat 3 eggs with 100 ml of milk for 2 minutes.",
+            "Add 80 g of melted butter and stir for 1 minute.",
+            "Fold the eggs into the flour and stir for 1 minute.",
+            "Rest the dough for 10 minutes.",
+            "Fill the tins and bake them for 25 minutes.",
+            "Let them cool for 10 minutes.",
+            "Turn them out and let them cool for 20 minutes.",
+            "Whip 200 ml of cream for 3 minutes and serve.",
+        ],
+        1,
+    )
+)
+
+TABLE_OF_SEVEN = "\n".join(f"{n} times 7 is {7 * n}" for n in range(1, 31))
+
+TABLES_IN_WORDS = "\n".join(f"{a} times {b} is {a * b}" for a in range(1, 13) for b in range(1, 13))
+
+SQUARES = "\n".join(f"The square of {n} is {n * n} and its cube is {n**3}." for n in range(1, 101))
+
+MINUTE = "\n".join(f"0:{second:02} the street is empty" for second in range(60))
+
+WEEKS = "\n".join(f"Week {week}: closed." for week in range(1, 53))
+
+DAYS = "\n".join(f"Day {day}: {10 + 2 * day} push-ups and {20 + 5 * day} squats, then rest." for day in range(1, 31))
+
+TIMELINE = "\n".join(
+    f"{time} {what}"
+    for time, what in [
+        ("0:00", "The street is empty."),
+        ("0:02", "A red car enters from the left."),
+        ("0:03", "It slows down."),
+        ("0:05", "It stops before the crossing."),
+        ("0:06", "2 people cross, 1 of them with a dog."),
+        ("0:09", "The dog stops."),
+        ("0:10", "The dog sits down."),
+        ("0:12", "The driver gets out."),
+        ("0:14", "The driver waits."),
+        ("0:15", "The driver waits."),
+        ("0:16", "The driver laughs."),
+        ("0:19", "All 3 of them leave to the right."),
+        ("0:21", "The street is empty."),
+    ]
+)
+
+TRANSCRIPT = "\n".join(
+    f"[00:{second:02}.{second * 37 % 1000:03}] {who}: {text}"
+    for second, (who, text) in enumerate(
+        [("Ann", "Yes."), ("Ben", "No."), ("Ann", "Yes."), ("Ben", "Why not?"), ("Ann", "Because I said so.")] * 9
+    )
+)
+
+SUBTITLES = "\n\n".join(
+    f"{n}\n00:00:{n:02},000 --> 00:00:{n:02},900\n{text}" for n, text in enumerate(["♪", "(applause)"] * 24, 1)
+)
+
+JSON_ARRAY = (
+    "[\n"
+    + ",\n".join(
+        f'  {{"frame": {n}, "label": "circle", "box": [{n * 3 % 90}, {n * n % 70}, {40 + n % 9}, 60], "sure": 0.{n}}}'
+        for n in range(48)
+    )
+    + "\n]"
+)
+
+JSON_TIMES = '{"times": [' + ", ".join(f"{n * 0.5:.1f}" for n in range(160)) + "]}"
+
+MEASUREMENTS = "\n".join(f"At {n} s the speed is {(n * 7919) % 97 / 10} m/s." for n in range(120))
+
+SECONDS_LEFT = ", ".join(f"{n} seconds left" for n in range(20, 0, -1)) + ", over."
+
+FILES = "\n".join(f"frame_{n:03}.png" for n in range(1, 49))
+
+RESULTS = "\n".join(
+    f"Round {n}: {one} – {other}"
+    for n, (one, other) in enumerate([(1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3)] * 6, 1)
+)
+
+CHINESE_STEPS = "\n".join(
+    f"{n}. {text}" for n, text in enumerate(["加水200毫升。", "加盐3克。", "搅拌1分钟。", "静置10分钟。"] * 5, 1)
+)
+
 HONEST = {name.lower(): value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str)}

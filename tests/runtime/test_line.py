@@ -51,3 +51,28 @@ def test_only_one_is_served_at_a_time() -> None:
     for thread in threads:
         thread.join(30)
     assert most == [1] and len(line) == 0
+
+
+def test_turns_are_taken_in_order_and_given_up() -> None:
+    line = Line()
+    order: list[str] = []
+    with line.turn() as ours:
+        assert ours
+        threads = []
+        for name in ("a", "b"):
+            threads.append(threading.Thread(target=lambda n=name: taken(line, order, n)))
+            threads[-1].start()
+            while len(line) < 1 + len(threads):
+                pass
+        with line.turn(lambda: True) as given_up:
+            assert not given_up and len(line) == 4
+        assert order == []
+    for thread in threads:
+        thread.join(30)
+    assert order == ["a", "b"] and len(line) == 0
+
+
+def taken(line: Line, order: list[str], name: str) -> None:
+    with line.turn() as ours:
+        assert ours
+        order.append(name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.events import Answer, Done, Error, Event, Queued
+from engine.runtime import local
 from engine.runtime.base import Decoding, Message
 from engine.runtime.local import LocalRuntime
 from engine.video import Clip, sample
@@ -109,20 +111,96 @@ def test_a_reader_that_goes_away_frees_the_model(runtime: LocalRuntime, question
     assert run(runtime, question)[-1].type == "done"
 
 
-def test_the_second_waits_and_is_told_its_place(runtime: LocalRuntime, question: list[Message]) -> None:
+def answers(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Answer)]
+
+
+def test_two_are_answered_at_once_and_the_third_waits_and_is_told_its_place(
+    runtime: LocalRuntime, question: list[Message]
+) -> None:
     first = runtime.stream(question, LONG, threading.Event())
     while not isinstance(next(first), Answer):
         pass
     second = runtime.stream(question, LONG, threading.Event())
-    assert next(second) == Queued(1)
+    while not isinstance(next(second), Answer):
+        pass
+    third = runtime.stream(question, LONG, threading.Event())
+    assert next(third) == Queued(1)
     stop = threading.Event()
-    third = runtime.stream(question, LONG, stop)
-    assert next(third) == Queued(2)
+    fourth = runtime.stream(question, LONG, stop)
+    assert next(fourth) == Queued(2)
     stop.set()
-    end = list(third)[-1]
+    end = list(fourth)[-1]
     assert isinstance(end, Done) and end.finish == "stopped" and end.text == ""
-    assert list(first)[-1].finish in ("stop", "length")  # type: ignore[union-attr]
-    assert list(second)[-1].finish in ("stop", "length")  # type: ignore[union-attr]
+    for stream in (first, second, third):
+        assert list(stream)[-1].finish in ("stop", "length")  # type: ignore[union-attr]
+
+
+def test_two_answers_at_once_are_what_each_is_alone(runtime: LocalRuntime, question: list[Message]) -> None:
+    """Also where they share what was read before, and one ends while the other goes on."""
+    picture, text = question[0].parts
+    asked = [
+        [Message("user", (picture, f"{text}{switch}"))] for switch in ("", "/think", " Where is it? What colour is it?")
+    ]
+    limits = [replace(LONG, max_tokens=most, seed=seed) for most, seed in ((60, 5), (12, 6), (40, 7))]
+    alone = [answers(run(runtime, *pair)) for pair in zip(asked, limits, strict=True)]
+    for pair in ((0, 1), (1, 0), (2, 0)):
+        streams = [runtime.stream(asked[i], limits[i], threading.Event()) for i in pair]
+        said: list[list[Event]] = [[], []]
+        ended = [False, False]
+        while not all(ended):
+            for at, stream in enumerate(streams):
+                event = next(stream, None)
+                ended[at] = event is None
+                said[at] += [event] if event is not None else []
+        assert [answers(events) for events in said] == [alone[i] for i in pair]
+
+
+def test_threads_share_the_model_in_turn(runtime: LocalRuntime, question: list[Message]) -> None:
+    """Neither has to wait until the other is done: once both write, each takes about every second token."""
+    alone = answers(run(runtime, question))
+    order: list[int] = []
+    said: list[list[str]] = [[], []]
+    meet = threading.Barrier(2, timeout=60)
+
+    def work(number: int) -> None:
+        for event in runtime.stream(question, LONG, threading.Event()):
+            if isinstance(event, Answer):
+                if not said[number]:
+                    meet.wait()
+                said[number].append(event.text)
+                order.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert said == [alone, alone]
+    half = order[: len(order) // 2]
+    assert min(half.count(0), half.count(1)) >= len(half) // 4
+
+
+def test_the_second_of_two_does_not_read_the_clip_again(
+    runtime: LocalRuntime, question: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, text = question[0].parts
+    runtime._kept = None
+    read: list[int] = []
+    real = local.next_tokens
+    monkeypatch.setattr(
+        local,
+        "next_tokens",
+        lambda model, inputs, *rest: (read.append(inputs["input_ids"].shape[1]), real(model, inputs, *rest))[1],
+    )
+    first = runtime.stream([Message("user", (clip, f"{text}/think"))], LONG, threading.Event())
+    while not isinstance(next(first), Answer):
+        pass
+    second = runtime.stream([Message("user", (clip, f"{text}/no_think"))], LONG, threading.Event())
+    while not isinstance(next(second), Answer):
+        pass
+    list(first), list(second)
+    assert read[0] > clip.total_tokens > 4 * read[1]  # type: ignore[union-attr]
 
 
 def test_a_conversation_past_the_context_is_one_sentence(runtime: LocalRuntime, question: list[Message]) -> None:

@@ -181,7 +181,8 @@ def test_the_runtime_says_what_the_local_one_says(
 
 def test_what_answers_is_described_alike(nano: Served, local: LocalRuntime) -> None:
     here, there = local.info(), nano.runtime.info()
-    for field in ("name", "path", "architecture", "parameters", "context", "demonstration", "sampling", "decoding"):
+    known = ("name", "path", "architecture", "parameters", "context", "demonstration", "sampling", "decoding")
+    for field in (*known, "tool_prompt"):
         assert getattr(here, field) == getattr(there, field), field
     assert there.runtime == "sglang" and there.adapter is None
 
