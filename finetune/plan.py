@@ -18,7 +18,7 @@ from finetune.costs import Parameters, parameters
 from finetune.errors import FinetuneError
 from finetune.memory import Memory, memory
 from finetune.recipe import Part, Recipe
-from finetune.workload import Load, World, load_of
+from finetune.workload import SAMPLED, Load, World, load_of
 
 GPUS: dict[str, tuple[float, float]] = {
     "a100": (312e12, 80e9),
@@ -190,8 +190,10 @@ def _notes(plan: Plan, room: float) -> list[str]:
     if any(row.load.sampling for row in plan.rows):
         told["sampling"] = (
             "answers are drawn at `rollout_share` of the peak, because reading the weights bounds it and not "
-            "arithmetic; a judge runs at the same share as training."
+            "arithmetic; a judge runs at the same share as training. Tokens are those of the prompts."
         )
+    if any(row.part.data == ("world",) and not row.part.tokens + row.part.examples for row in plan.rows):
+        told["the world"] = f"its batches are taken to be as the mean of {SAMPLED} that were made for the plan."
     if any(not row.load.known for row in plan.rows):
         told["a step"] = "how long it will be depends on the data: give PART.steps=N or PART.examples=N to know."
     return ["How it is counted", *(line for name, words in told.items() for line in _wrapped(f"  {name:<12}", words))]
@@ -217,15 +219,13 @@ def provenance(part: Part) -> tuple[list[str], list[str]]:
     """The numbers that a part states, each as published or ours; `counts.NAME` where some of the counts are ours."""
     plain = Part()
     published: list[str] = []
-    ours: list[str] = []
+    ours = [name for name in part.ours if not name.startswith("counts.")]
     names = [n for n in vars(part) if n not in ("ours", "train", "data", "media") and vars(part)[n] != vars(plain)[n]]
     for name in names:
-        if name in part.ours:
-            ours.append(name)
-        elif name == "counts":
+        if name == "counts":
             for key, value in part.counts.items():
                 (ours if f"counts.{key}" in part.ours else published).append(f"{key} {value:,}")
-        else:
+        elif name not in part.ours:
             value = vars(part)[name]
             published.append(f"{name} {_count(value)}" if isinstance(value, int | float) else name)
     return published, ours

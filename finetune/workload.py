@@ -30,8 +30,8 @@ from finetune.errors import FinetuneError
 from finetune.memory import Batch
 from finetune.recipe import Part, Recipe, Stage
 
-SAMPLED = 12
-"""Batches of the world that are made to know their mean size."""
+SAMPLED = 6
+"""Batches of the world that are made to know their mean size: they are made to be of about one size."""
 
 DEFAULT = "default"
 
@@ -170,10 +170,13 @@ def _conversations(
         else:
             load.training += n * one.step(*by_role)
     load.copies = 1 if stage.kind in ("mpo", "rl", "align") else 0
-    share = load.visual / load.tokens if load.tokens else 0.0
-    learnt_share = sum(n * _learnt(s, stage) for n, s in mixed) / max(1.0, load.tokens)
+    drawn_too = stage.kind in ("rl", "align")
+    whole = load.tokens + sum(n * s.answer for n, s in mixed if drawn_too)
+    learnt_share = sum(n * _learnt(s, stage) for n, s in mixed) / max(1.0, whole)
     load.batch = Batch(
-        round(4 * share * part.batch_tokens), part.batch_tokens, round(min(1.0, learnt_share) * part.batch_tokens)
+        round(4 * part.batch_tokens * load.visual / max(1.0, whole)),
+        part.batch_tokens,
+        round(min(1.0, learnt_share) * part.batch_tokens),
     )
 
 

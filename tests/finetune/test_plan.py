@@ -410,24 +410,29 @@ def test_the_plan_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert published == ["agentic (DeepEyes) 47,000"] and "short video 40,000" in ours
 
 
-def test_the_plan_of_steps_on_the_world(tmp_path: Path) -> None:
+def test_the_plan_of_steps_on_the_world() -> None:
+    pictures = {"media": "pictures", "things": 1}
     data = {
         "processes": 2,
         "model": {"new": "keye-nano"},
-        "stage0": {"kind": "vision", "steps": 10, "dense": 1.0},
-        "stage2": {"kind": "multitask", "steps": 10, "media": "pictures", "things": 1},
+        "stage0": {"kind": "vision", "once": {"steps": 10}, "more": {"steps": 30}},
+        "stage2": {
+            "kind": "multitask",
+            "once": {"steps": 10, **pictures},
+            "more": {"steps": 10, "accumulate": 3, **pictures},
+        },
     }
-    once = make_plan(parse_recipe(data))
-    assert (once.gpus, once.gpu) == (2, "core")
-    more = {"stage0": {"kind": "vision", "steps": 30}, "stage2": {**data["stage2"], "accumulate": 3}}  # type: ignore[dict-item]
-    twice = make_plan(parse_recipe({**data, **more}))
-    for a, b in zip(once.rows, twice.rows, strict=True):
-        assert b.load.training == pytest.approx(3 * a.load.training)
-        assert b.load.tokens == pytest.approx(3 * a.load.tokens)
-        assert a.load.known and 0 < a.load.visual < a.load.tokens + 1
-    # a batch of pictures holds 20 and three rows of 64 tokens behind each
-    assert once.rows[1].load.batch.tokens >= 20 * 3 * 64
-    assert not list(tmp_path.iterdir())
+    plan = make_plan(parse_recipe(data))
+    assert (plan.gpus, plan.gpu) == (2, "core")
+    for once, more in (plan.rows[:2], plan.rows[2:]):
+        assert more.load.training == pytest.approx(3 * once.load.training)
+        assert more.load.tokens == pytest.approx(3 * once.load.tokens)
+        assert more.load.examples == pytest.approx(3 * once.load.examples)
+        assert once.load.known and 0 < once.load.visual <= once.load.tokens
+    # a batch of pictures holds 20, each with three rows of 64 tokens behind it, in each of 10 steps of 2 processes
+    batch = plan.rows[2].load.batch
+    assert batch.tokens >= 20 * 3 * 64 and 20 * 4 * 8 <= batch.patches <= 20 * 4 * 36
+    assert "as the mean of 6 that were made" in plan_text(plan)
 
 
 def test_the_plan_of_files_of_conversations() -> None:
