@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from engine.errors import EngineError
-from finetune import cli
+from finetune import cli, run_report
 from finetune.bench import cli as bench
 from finetune.errors import FinetuneError
 
@@ -21,18 +21,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path)
     evaluate.add_argument("--clips", type=int, default=200, help="held-out clips (default 200)")
     evaluate.add_argument("--seed", type=int, default=0, help="number of the first held-out scene")
-    evaluate.add_argument("--threads", type=int, default=1)
+    evaluate.add_argument("--processes", type=int, default=1, help="share the clips among so many (default 1)")
+    evaluate.add_argument("--no-blind", action="store_true", help="do not ask before grey frames too: half the time")
     evaluate.add_argument(
         "--out", type=Path, help="folder for evaluation.json and evaluation.md (default: the model's)"
     )
     card = commands.add_parser("card", help="write the README.md of an evaluated model folder")
     card.add_argument("model", type=Path)
     card.add_argument("--run", type=Path, required=True, help="folder of the run that made it")
-    card.add_argument("--trained-by", required=True, help="the command that trained it")
+    card.add_argument("--notes", default="", help="one more sentence on how the run went")
     demo = commands.add_parser("demo", help="make the demo clips from held-out scenes")
     demo.add_argument("--out", type=Path, required=True)
     demo.add_argument("--model", type=Path, help="also ask this model the suggested questions and print its answers")
     bench.add_commands(commands)
+    run_report.add_commands(commands)
     return parser
 
 
@@ -45,11 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.command == "evaluate":
             from finetune.evaluate import evaluate_folder
 
-            print(evaluate_folder(args.model, args.clips, args.seed, args.threads, args.out))
+            print(evaluate_folder(args.model, args.clips, args.seed, args.processes, args.out, not args.no_blind))
         elif args.command == "card":
             from finetune.card import write_card
 
-            print(write_card(args.model, args.run, args.trained_by))
+            print(write_card(args.model, args.run, args.notes))
         else:
             from finetune.demo import make_demo
 

@@ -17,6 +17,7 @@ from finetune.packed import PackedBatch
 from finetune.world.clips import sampled_times
 from finetune.world.questions import Question, draw, small_talk
 from finetune.world.scene import Scene
+from finetune.world.speech import Language
 
 Media = Literal["video", "image", "none"]
 ROW = 64
@@ -31,12 +32,11 @@ PICTURES = 0.3
 cost."""
 
 SMALL_TALK = 0.05
-
+CHINESE = 0.2
+"""Share of the questions, and of the small talk, that are asked and answered in Chinese."""
 
 TALK = 0.015
 """Share of the batches without a clip."""
-
-CHINESE = 0.2
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Diet:
 
     still: bool  # pictures only
     things: int  # the most that a scene holds
+    seconds: float = 8.0  # of the longest clip
     mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
 
 
@@ -73,6 +74,10 @@ def chat_pieces(processor: KeyeProcessor, media: Media) -> Pieces:
     return Pieces(opening, answer, again)
 
 
+def _language(rng: random.Random) -> Language:
+    return "zh" if rng.random() < CHINESE else "en"
+
+
 class Batches:
     """An endless source of packed batches; the same seed and number always make the same batch."""
 
@@ -98,7 +103,7 @@ class Batches:
         if common.random() < TALK:
             return self._talk(own)
         still = diet.still or common.random() < PICTURES
-        setting = draw_setting(common, still)
+        setting = draw_setting(common, still, diet.seconds)
         per_frame = setting.size[0] * setting.size[1] // 784
         frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
         clips = 20 if still else max(5, min(16, round(3400 / (frames * per_frame + 200))))
@@ -114,16 +119,18 @@ class Batches:
 
     def _talk(self, rng: random.Random) -> PackedBatch:
         kinds = ("greeting", "who", "thanks", "foreign", "no_clip")
-        conversations = [[[small_talk(rng, rng.choice(kinds), False)] for _ in range(30)] for _ in range(8)]
+        conversations = [
+            [[small_talk(rng, rng.choice(kinds), False, _language(rng))] for _ in range(30)] for _ in range(8)
+        ]
         return self.pack("none", conversations, None, None, 0.0)
 
     def _conversations(self, scene: Scene, rng: random.Random, media: Media, diet: Diet) -> list[list[Question]]:
         """More conversations about one clip than its rows hold."""
-        questions = draw(scene, rng, ROWS[media] * 7)
+        questions = draw(scene, rng, ROWS[media] * 7, CHINESE, diet.mixture)
         for i in range(len(questions)):
             if rng.random() < SMALL_TALK:
                 kind = rng.choice(("greeting", "who", "thanks", "foreign", "foreign", "foreign"))
-                questions[i] = small_talk(rng, kind)
+                questions[i] = small_talk(rng, kind, language=_language(rng))
         out: list[list[Question]] = []
         while questions:
             turns = 1 if rng.random() > FOLLOW_UPS else rng.choice((2, 2, 3))

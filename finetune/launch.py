@@ -25,7 +25,7 @@ WAIT = timedelta(minutes=60)
 """How long one process may wait for another: it may be measuring."""
 
 
-def spawn(recipe: Recipe, out: Path) -> None:
+def spawn(recipe: Recipe, out: Path, store: Path | None = None) -> None:
     """Run the recipe in `recipe.processes` processes that meet on this machine only. Ended from outside, they save
     and end too. Raises what the first of them raised."""
     context = mp.get_context("spawn")
@@ -34,7 +34,7 @@ def spawn(recipe: Recipe, out: Path) -> None:
         workers, ends = [], []
         for rank in range(recipe.processes):
             mine, theirs = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(rank, recipe, out, Path(scratch) / "meeting", theirs))
+            worker = context.Process(target=_work, args=(rank, recipe, out, store, Path(scratch) / "meeting", theirs))
             worker.start()
             theirs.close()
             workers.append(worker)
@@ -92,7 +92,7 @@ class _passed_on:
             signal.signal(number, handler)
 
 
-def _work(rank: int, recipe: Recipe, out: Path, meeting: Path, end: Connection) -> None:
+def _work(rank: int, recipe: Recipe, out: Path, store: Path | None, meeting: Path, end: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; it is passed on once
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(recipe.processes)}
@@ -111,7 +111,7 @@ def _work(rank: int, recipe: Recipe, out: Path, meeting: Path, end: Connection) 
         )
         from finetune.run import execute
 
-        execute(recipe, out)
+        execute(recipe, out, store)
     except Stopped:
         told = ("stopped", "")
     except (FinetuneError, EngineError) as error:

@@ -6,8 +6,8 @@ prefix, so every logit is what a separate sequence would give."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,9 +31,17 @@ class PackedBatch:
     grid: Tensor | None  # int64 [clips, 3]
     kinds: list[str]  # of every learnt answer, in the order of the clips, for the log
     kind_of: Tensor  # int64 [clips, rows, length]: index into `kinds` where labels are learnt, else -1
-    truth: dict[str, Tensor] | None = (
-        None  # of every visual token, int64 [clips * tokens]: finetune.labels.token_labels
-    )
+    truth: dict[str, Tensor] | None = None  # of every visual token, int64 [clips * tokens]: finetune.labels
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same on a device."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: moved(inner) for name, inner in value.items()}
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})
 
 
 NOTHING = torch.tensor([[1, 2, 2]])
@@ -70,8 +78,9 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
     positions = torch.cat((batch.prefix_positions, batch.row_positions.flatten(1).expand(3, -1, -1)), dim=2)
     cos, sin = rotary_tables(model.config, positions, x.dtype)
     same = batch.segments[..., :, None] == batch.segments[..., None, :]
-    own = (same & torch.ones(length, length, dtype=torch.bool).tril()).unsqueeze(2)  # [clips, rows, 1, length, length]
-    causal = torch.ones(prefix, prefix, dtype=torch.bool).tril()
+    causal = torch.ones(max(prefix, length), max(prefix, length), dtype=torch.bool, device=x.device).tril()
+    own = (same & causal[:length, :length]).unsqueeze(2)  # [clips, rows, 1, length, length]
+    causal = causal[:prefix, :prefix]
     learnt = batch.labels.flatten(1) != -100
     middle = len(model.model.layers) // 2
     for i, layer in enumerate(model.model.layers):

@@ -24,7 +24,14 @@ Scores = dict[str, tuple[int, int]]
 TOWER_WEIGHTS = {"colour": 2.0, "shape": 3.0, "character": 1.5, "background": 0.3, "row": 0.5, "column": 0.5}
 """What is hard to see, or asked for most, counts for more."""
 
-DECODER_WEIGHTS = {"motion": 2.0, "event": 2.0, "second": 2.0, "clock": 0.5}
+DECODER_WEIGHTS = {
+    "motion": 2.0,
+    "event": 2.0,
+    "second": 2.0,
+    "clock": 0.5,
+    "texture": 0.5,
+    **dict.fromkeys(("x1", "y1", "x2", "y2"), 0.3),
+}
 
 _COMMON = {"colour": 0.1, "character": 0.05, "left": 0.05, "right": 0.05, "event": 0.1}
 """Targets whose last value means that nothing is there. It is met nearly everywhere: this is its weight."""
@@ -50,7 +57,7 @@ class Probes(nn.Module):
                 total = total + 0.0 * head(features[:0]).sum()  # a gradient for every weight, in every process
                 continue
             logits, truth = head(features[known]).float(), labels[name][known]
-            balance = torch.ones(self.targets[name])
+            balance = torch.ones(self.targets[name], device=features.device)
             balance[-1] = _COMMON.get(name, 1.0)
             total = total + self.weights.get(name, 1.0) * F.cross_entropy(logits, truth, balance)
             counted = truth != self.targets[name] - 1 if name in _COMMON else torch.ones_like(truth, dtype=torch.bool)

@@ -48,6 +48,7 @@ class Part:
     # of the world
     media: Literal["pictures", "videos"] = "videos"
     things: int = 4  # the most that a scene may hold
+    seconds: float = 8.0  # of the longest clip
     mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
     dense: float = 0.0  # weight of what tokens and patches are asked directly, beside the stage's own loss
     contrastive: float = 1.0  # weight of the contrastive loss in `vision`
@@ -78,7 +79,7 @@ class Stage:
 @dataclass(frozen=True)
 class Evaluation:
     clips: int = 0  # held-out clips of the world after each stage; 0: none
-    final: int = 0  # after the last stage, with the blind baseline
+    final: int = 0  # after the last stage, with the blind baseline; 0: the model is not released
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         "clip": part.clip > 0,
         "batch_tokens": part.batch_tokens >= 1,
         "things": 1 <= part.things <= 4,
+        "seconds": 8 <= part.seconds <= 16,
         "lora": part.lora >= 0,
         "lora_alpha": part.lora_alpha >= 0,
         "cache_gb": part.cache_gb > 0,

@@ -6,6 +6,8 @@
     runs/NAME/STAGE[/PART]/model          when it has ended; a folder that `engine` loads
     runs/NAME/STAGE[/PART]/done.json evaluation.json
     runs/NAME/STAGE/model                 of the whole stage: its last part's, or the average of all
+    runs/NAME/release                     the last model in bfloat16, measured, with its card
+    runs/NAME/report.html report.json
 
 The same command goes on where a run was stopped or killed."""
 
@@ -18,7 +20,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,12 @@ from transformers.utils import logging as library_logging
 
 from engine.keye import KeyeProcessor
 from engine.keye.loading import load_config, load_model
+from finetune import evaluate
+from finetune.card import release, write_card
 from finetune.errors import FinetuneError
-from finetune.recipe import Recipe, Stage, write_resolved
+from finetune.recipe import Part, Recipe, Stage, write_resolved
+from finetune.run_record import recorded
+from finetune.run_report import write_report
 from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
 from finetune.trainer import Log, Progress, Stopped, Trainer, stop_on_signals
@@ -128,9 +134,12 @@ def _compare(recipe: Recipe, out: Path) -> None:
     for stage in now["stages"]:
         for part, numbers in stage["parts"].items():
             step = next(s for s in steps_of(recipe.stage(stage["name"]), out) if s.part == part)
-            before = stages.get(stage["name"], {}).get("parts", {}).get(part)
-            if step.done and before != numbers:
-                odd = next((k for k in numbers if before is None or before.get(k) != numbers[k]), "")
+            # what an earlier version had no word for was as it is by default
+            before = json.loads(json.dumps(asdict(Part()))) | stages.get(stage["name"], {}).get("parts", {}).get(
+                part, {}
+            )
+            odd = next((k for k in numbers if before.get(k) != numbers[k]), None)
+            if step.done and odd is not None:
                 raise FinetuneError(
                     f"{step.name} has ended in {out} with other numbers ({odd}); give --from {stage['name']} to run it "
                     "and all after it again, or another --out."
@@ -151,10 +160,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def execute(recipe: Recipe, out: Path, also: Any = None) -> Path:
+def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
     """Run what is left of a recipe in this process, which may be one of several; the folder of the last model.
 
-    `also(stage, step, figures)` is told the figures as they come. Raises Stopped when the user ends it."""
+    The run and its figures are rows of `store` too. Raises Stopped when the user ends it."""
     library_logging.disable_progress_bar()  # the bar that counts is the training's
     cuda = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda else "no")
@@ -168,22 +177,35 @@ def execute(recipe: Recipe, out: Path, also: Any = None) -> Path:
         model = last / "model"
     else:
         last, model = out / "start", Path(recipe.model["path"])
-    with stop_on_signals() as stop:
+    main = accelerator.is_main_process
+    with stop_on_signals() as stop, recorded(store if main else None, recipe, out) as record:
         for stage in recipe.stages:
             begun_at, beside = model, last / BESIDE
             for step in steps_of(stage, out):
                 if not step.done:
-                    _train(recipe, step, model, beside, accelerator, Log(out / "log.jsonl", also), stop)
-                _evaluate(recipe, step.folder, accelerator)
+                    log = Log(out / "log.jsonl", record.figures)
+                    record.begun(step.name)
+                    _train(recipe, step, model, beside, accelerator, log, stop)
+                    record.done(step.name, step.folder)
                 if stage.kind == "annealing":
+                    _evaluate(recipe, step.folder, accelerator)
+                    record.done(step.name, step.folder)
                     model, beside = begun_at, last / BESIDE
                 else:
                     last, model, beside = step.folder, outcome(step.folder), step.folder / BESIDE
             if stage.kind == "annealing":
                 last, model = _merged(stage, out, accelerator)
                 _evaluate(recipe, last, accelerator)
-            elif accelerator.is_main_process:
-                _point(out / stage.name / model.name, model)
+            else:
+                if main:
+                    _point(out / stage.name / model.name, model)
+                accelerator.wait_for_everyone()
+                if stage.kind != "vision":  # the tower alone cannot answer
+                    _evaluate(recipe, out / stage.name, accelerator)
+                    record.done(step.name, step.folder, out / stage.name)
+        _release(recipe, out, model, accelerator)
+        if main:
+            write_report(out)
     accelerator.wait_for_everyone()
     return model
 
@@ -250,28 +272,38 @@ def _point(link: Path, model: Path) -> None:
 
 
 def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
-    """Accuracy on held-out clips, the clips shared among the processes; nothing for a model that cannot answer yet."""
-    clips = recipe.evaluate.clips
-    silent = folder.name in _silent(recipe) or not (folder / "model").exists()
-    if not clips or silent or (folder / "evaluation.json").is_file():
-        return
-    from finetune.evaluate import Answerer, report, run
+    """Accuracy on held-out clips after a part or stage, where the recipe wants it and there is a model."""
+    if recipe.evaluate.clips and (folder / "model").exists() and not (folder / "evaluation.json").is_file():
+        _measure(folder / "model", recipe.evaluate.clips, False, [folder], accelerator)
 
-    asked = run(
-        Answerer(folder / "model"), clips, blind=False, share=(accelerator.process_index, accelerator.num_processes)
-    )
+
+def _release(recipe: Recipe, out: Path, model: Path, accelerator: Accelerator) -> None:
+    """The model to give away: in bfloat16, measured with the blind baseline, with its card."""
+    folder = out / "release"
+    if not recipe.evaluate.final or not (model / "config.json").is_file() or (folder / "README.md").is_file():
+        return
+    if accelerator.is_main_process:
+        release(model, folder)
+    accelerator.wait_for_everyone()
+    _measure(folder, recipe.evaluate.final, True, [out, folder], accelerator)
+    if accelerator.is_main_process:
+        write_card(folder, out)
+
+
+def _measure(model: Path, clips: int, blind: bool, folders: list[Path], accelerator: Accelerator) -> None:
+    """Ask about held-out clips, which the processes share, and write the evaluation into the folders."""
+    share = (accelerator.process_index, accelerator.num_processes)
+    asked = evaluate.run(evaluate.Answerer(model), clips, blind=blind, share=share)
     everything = [asked]
     if accelerator.num_processes > 1:
         everything = [[] for _ in range(accelerator.num_processes)]
         dist.all_gather_object(everything, asked)
     if accelerator.is_main_process:
-        facts = {"clips": clips, "seed": 0, **report([one for several in everything for one in several])}
-        _write(folder / "evaluation.json", facts)
+        command = f"python -m finetune evaluate MODEL --clips {clips}{'' if blind else ' --no-blind'}"
+        about = {"command": command, "clips": clips, "seed": 0}
+        for folder in folders:
+            evaluate.write_evaluation([one for several in everything for one in several], about, folder)
     accelerator.wait_for_everyone()
-
-
-def _silent(recipe: Recipe) -> set[str]:
-    return {stage.name for stage in recipe.stages if stage.kind == "vision"}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -280,7 +312,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     os.replace(scratch, path)
 
 
-def run(recipe: Recipe, out: Path, begin: str | None = None, also: Any = None) -> Path:
+def run(recipe: Recipe, out: Path, begin: str | None = None, store: Path | None = None) -> Path:
     """Run a recipe to its end, with as many processes as it asks for where no launcher has started them.
 
     Returns the folder of the last model. Raises Stopped when the user ends it, FinetuneError with what to do."""
@@ -288,10 +320,10 @@ def run(recipe: Recipe, out: Path, begin: str | None = None, also: Any = None) -
     if int(os.environ.get("RANK", "0")) == 0:
         prepare(recipe, out, begin)
     if launched or recipe.processes == 1:
-        return execute(recipe, out, also)
+        return execute(recipe, out, store)
     from finetune.launch import spawn
 
-    spawn(recipe, out)
+    spawn(recipe, out, store)
     return outcome(out / recipe.stages[-1].name)
 
 

@@ -166,7 +166,7 @@ class Trainer:
         bar = self._bar()
         bad = 0
         while self.progress.step < self.steps:
-            learnt, stopping, norm = self._step(rate(self.part, self.progress.step, self.steps), stop)
+            stopping, norm = self._step(rate(self.part, self.progress.step, self.steps), stop)
             if stopping:
                 self.save()
                 raise Stopped
@@ -192,8 +192,8 @@ class Trainer:
         hidden = not self.accelerator.is_main_process or not sys.stderr.isatty()
         return tqdm(total=self.steps, initial=self.progress.step, desc=self.name, disable=hidden, dynamic_ncols=True)
 
-    def _step(self, factor: float, stop: threading.Event) -> tuple[int, bool, float]:
-        """One step of the optimiser. What was learnt, whether to stop, and the norm of the gradient."""
+    def _step(self, factor: float, stop: threading.Event) -> tuple[bool, float]:
+        """One step of the optimiser. Whether to stop, and the norm of the gradient."""
         source, every = self.work.source, self.part.accumulate
         first = self.progress.step * every
         batches = [source.make(first + i) for i in range(every)]
@@ -201,7 +201,7 @@ class Trainer:
         told = torch.tensor([sum(counts), int(stop.is_set())], dtype=torch.float64)
         total, stopping = self.accelerator.reduce(told.to(self._device), "sum").tolist()
         if stopping:
-            return 0, True, 0.0
+            return True, 0.0
         value = 0.0
         for i, batch in enumerate(batches):
             with self._whole(i + 1 == every):
@@ -232,7 +232,7 @@ class Trainer:
         self.progress.processor += (self._clock[0] - before[0]) * self.accelerator.num_processes
         self.progress.seconds += self._clock[1] - before[1]
         self._rate = factor
-        return int(total), False, norm
+        return False, norm
 
     @contextmanager
     def _whole(self, last: bool) -> Iterator[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ from finetune.packed import PackedBatch, forward
 from finetune.probes import Probes, decoder_probes
 from finetune.recipe import MODULES, Module, Part
 from finetune.trainer import Group, Objective, Result, Scores, Work
+
+WORLD = ("world",)
+"""The data of a part that learns from the generated world."""
 
 BESIDE = "beside.safetensors"
 """In a part's folder: what was trained beside the model and is no part of it."""
@@ -44,6 +49,7 @@ class Reading(Objective):
         self.model, self.probes, self.dense = model, probes, dense
 
     def forward(self, batch: PackedBatch) -> Result:
+        batch = batch.to(self.model.lm_head.weight.device)
         tower_grad = next(self.model.visual.parameters()).requires_grad
         logits, labels, visual = forward(self.model, batch, tower_grad)
         value = F.cross_entropy(logits.float(), labels, reduction="sum")
@@ -65,7 +71,7 @@ class World:
 
     def __init__(self, start: Start, part: Part) -> None:
         self._batches = Batches(start.model, start.processor, start.seed)
-        self._diet = Diet(part.media == "pictures", part.things, dict(part.mixture))
+        self._diet = Diet(part.media == "pictures", part.things, part.seconds, dict(part.mixture))
         self._rank = start.rank
 
     def make(self, number: int) -> PackedBatch:
@@ -113,8 +119,9 @@ def groups(start: Start, part: Part, beside: dict[str, nn.Module]) -> list[Group
 
 def world_work(start: Start, part: Part) -> Work:
     """The next token on the world, by the modules that the part names."""
-    if part.data != ("world",):
+    if part.data != WORLD:
         raise FinetuneError(f"This stage learns from the world; data = {list(part.data)} cannot be mixed with it.")
+    torch.manual_seed(zlib.crc32(start.seed.encode()))  # a part that is gone on with begins with the same probes
     probes = decoder_probes(start.model) if part.dense else None
     if probes is not None:
         load_beside(probes, start.beside)

@@ -31,7 +31,7 @@ from finetune.data.problems import BadRow, Problems
 from finetune.errors import FinetuneError
 from finetune.losses import next_token_loss
 from finetune.recipe import Part, Stage
-from finetune.stages.reading import Start, groups
+from finetune.stages.reading import WORLD, Start, groups, world_work
 from finetune.trainer import Group, Objective, Result, Work
 
 AHEAD = 4
@@ -42,6 +42,8 @@ def check(stage: Stage) -> None:
     """FinetuneError where a part cannot be run as it is written."""
     for name, part in stage.parts.items():
         where = stage.name if name == stage.name else f"{stage.name}.{name}"
+        if part.data == WORLD:
+            continue
         if not part.data or "world" in part.data:
             raise FinetuneError(f"Say what {where} learns from: --data FILE.jsonl, or {where}.data in the recipe.")
         if part.four_bit and not part.lora:
@@ -150,7 +152,10 @@ def talks(start: Start, part: Part) -> tuple[Talks, Problems]:
 
 
 def work(start: Start, part: Part) -> Work:
-    """Full fine-tuning of the modules that the part names, or LoRA beside the decoder's."""
+    """Full fine-tuning of the modules that the part names, or LoRA beside the decoder's. The world is one more
+    file of conversations, without end."""
+    if part.data == WORLD:
+        return world_work(start, part)
     source, problems = talks(start, part)
     adapted = None
     if part.lora:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Beside(nn.Module):
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,
-            )  # fmt: skip
+            )
         )
         # SigLIP's own beginning: ten times the cosine, and most pairs do not belong together.
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
@@ -93,15 +94,18 @@ class Contrast(Objective):
         self.tower, self.beside, self.contrastive, self.dense = tower, beside, contrastive, dense
 
     def forward(self, batch: PairBatch) -> Result:
-        features = self.tower(batch.pixels, batch.grid)
-        images, texts = self.beside.images(features, batch.grid), self.beside.sentences(batch.texts)
+        device = self.beside.bias.device
+        sentences = batch.texts.to(device)
+        features = self.tower(batch.pixels.to(device), batch.grid)
+        images, texts = self.beside.images(features, batch.grid), self.beside.sentences(sentences)
         value = siglip_loss(images, texts, self.beside.scale.exp(), self.beside.bias)
         found = (images.detach() @ texts.detach().T).argmax(1)
-        same = (batch.texts[found] == batch.texts).all(1)  # two scenes may be told in the same words
+        same = (sentences[found] == sentences).all(1)  # two scenes may be told in the same words
         scores: Scores = {"picture to text": (int(same.sum()), len(same))}
         beside = value.new_zeros(())
         if self.beside.probes is not None:
-            dense, right = self.beside.probes(features, batch.labels)
+            labels = {name: truth.to(device) for name, truth in batch.labels.items()}
+            dense, right = self.beside.probes(features, labels)
             beside = self.dense * dense
             scores |= {f"patch {name}": score for name, score in right.items()}
         return Result(self.contrastive * len(batch.grid) * value, beside, scores)
@@ -140,6 +144,7 @@ def work(start: Start, part: Part) -> Work:
         raise FinetuneError('Stage 0 trains the tower alone; leave train out or give train = ["tower"].')
     if part.data != ("world",):
         raise FinetuneError("Stage 0 learns from the world only; leave data out.")
+    torch.manual_seed(zlib.crc32(start.seed.encode()))  # a part that is gone on with begins with the same weights
     beside = _beside(start.model, tower_probes(start.model) if part.dense else None)
     load_beside(beside, start.beside)
     objective = Contrast(start.model.visual, beside, part.contrastive, part.dense)
