@@ -89,7 +89,8 @@ def save_adapter(adapted: PeftModel, folder: Path, weights: dict[str, torch.Tens
 def merge_adapter(base: Path, adapter: Path, out: Path) -> Path:
     """Write to `out` the model of `base` with the adapter worked into its weights, in the type of `base`.
 
-    Added up in float32 and rounded once; that takes four bytes of memory for every parameter. Raises EngineError where one of the folders cannot be read, FinetuneError where they do not belong together."""
+    Added up in float32 and rounded once; that takes four bytes of memory for every parameter. Raises EngineError where
+    one of the folders cannot be read, FinetuneError where they do not belong together."""
     check_adapter(adapter)
     model = load_model(base, torch.float32)
     try:
