@@ -1,0 +1,1 @@
+"""From files, feedback and the world to training batches."""
