@@ -115,12 +115,18 @@ def build(plan: Plan, tell: Callable[[str], None] = lambda step: None) -> dict[s
             if step in MAKERS:
                 examples, report = steps.make(step, items)
                 for example in with_frame_limits(examples, plan.frame_limits):
-                    rows.add(example)
+                    try:
+                        row = to_row(example)
+                    except FinetuneError as error:  # of texts that the step `text` did not look at
+                        report.drop(example.source, "a row would break the rules of rows", str(error))
+                        continue
+                    rows.add(example, row)
                     if len(several := shown.setdefault(example.category, [])) < EXAMPLES:
                         several.append(example)
             else:
                 items, report = steps.change(step, items)
             reports.append(report)
+            # Between steps: a step that asks ends early by itself.
             if plan.asking is not None and plan.asking.stop.is_set():
                 return {"stopped": True}
         facts = _facts(plan, items, reports, rows)

@@ -160,26 +160,35 @@ def _act(args: argparse.Namespace) -> int:
     stop = threading.Event()
     runtime = None
     given = vars(args)
-    if given.get("model") or given.get("runtime") or args.alone in ("ocr", "recaption"):
-        local = given.get("runtime") or (None if given.get("model") else "local")
-        runtime = open_runtime(given.get("model"), local)
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())  # ends the run between two tokens
+    before = signal.getsignal(signal.SIGINT)
     try:
-        asking = None
-        if runtime is not None:
+        if given.get("model") or given.get("runtime") or args.alone in ("ocr", "recaption"):
+            runtime = open_runtime(
+                given.get("model"), given.get("runtime") or (None if given.get("model") else "local")
+            )
             runtime.info()  # a model that cannot be loaded is told before anything else is done
-            asking = _asking(given, runtime, stop)
-        facts = build(_plan(args, asking), partial(print, "step:", file=sys.stderr))
+            signal.signal(signal.SIGINT, partial(_stop, stop))
+        plan = _plan(args, None if runtime is None else _asking(given, runtime, stop))
+        facts = build(plan, partial(print, "step:", file=sys.stderr))
+    except KeyboardInterrupt:
+        facts = {"stopped": True}
     finally:
         signal.signal(signal.SIGINT, before)
         if runtime is not None:
             runtime.close()
     if facts["stopped"]:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        print("Stopped; the same command goes on from here, with all answers that there are.", file=sys.stderr)
         return STOPPED
     print(table(facts))
     print(f"report: {args.out / 'report.html'}")
     return 0
+
+
+def _stop(stop: threading.Event, *_: object) -> None:
+    """End the asking between two tokens; asked to stop a second time, end whatever is going on."""
+    if stop.is_set():
+        raise KeyboardInterrupt
+    stop.set()
 
 
 def _plan(args: argparse.Namespace, asking: Asking | None) -> Plan:

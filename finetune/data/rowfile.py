@@ -132,15 +132,15 @@ class RowFiles:
         self._linked: set[str] = set()
         self.counts: Counter[Category] = Counter()
 
-    def add(self, example: Example) -> None:
-        row = json.dumps(to_row(example), ensure_ascii=False)
+    def add(self, example: Example, row: dict[str, Any]) -> None:
+        """Write `row`, which `to_row` made of the example, and put its media beside it."""
         try:
             for medium in example.media:
                 if isinstance(medium, Medium):
                     self._link(medium.path)
             if example.category not in self._files:
                 self._files[example.category] = self._partial(example.category).open("w", encoding="utf-8")
-            self._files[example.category].write(row + "\n")
+            self._files[example.category].write(json.dumps(row, ensure_ascii=False) + "\n")
         except OSError as error:
             raise FinetuneError(
                 f"{self._out} cannot be written ({error.strerror}); free some space and run the same command again."

@@ -32,15 +32,15 @@ class Stretch:
 
 def stretches(cues: Sequence[Timed], start: float, end: float, shortest: float = SHORTEST) -> list[Stretch]:
     """Cut the frames from `start` to `end` where a cue has been said: the frames up to its end come first, then the
-    cue, so that nothing is told before it is heard. Cues that end within `shortest` seconds of the cut before them
-    wait for the next one; cues outside the range are left out."""
+    cue, so that nothing is told before it is heard. Cues come in the order of their ends; those that end within
+    `shortest` seconds of the cut before them wait for the next one. Cues outside the range are left out."""
     out: list[Stretch] = []
     waiting: list[Timed] = []
     cut = start
     inside = [cue for cue in cues if cue.start < end and cue.end > start]
-    for cue in sorted(inside, key=lambda cue: (cue.start, cue.end)):
+    for cue in sorted(inside, key=lambda cue: (cue.end, cue.start)):
         waiting.append(cue)
-        said = min(max(one.end for one in waiting), end)
+        said = min(cue.end, end)
         if said - cut >= shortest:
             out.append(Stretch(cut, said, tuple(waiting)))
             waiting, cut = [], said

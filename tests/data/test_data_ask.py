@@ -17,6 +17,7 @@ import pytest
 from engine.runtime.base import Runtime
 from finetune.bench.open_runtime import open_runtime
 from finetune.data.ask import Asking, is_nothing, merge, ocr, recaption
+from finetune.data.build import Plan, build
 from finetune.data.items import Item, Medium, Timed
 from finetune.errors import FinetuneError
 from finetune.world.clips import encode_clip
@@ -144,39 +145,31 @@ sys.exit(args.act(args))
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path):
+def test_a_killed_run_goes_on_where_it_was(nano, tmp_path):
     """Killed once the first answer is on the disk. The second run asks for the others only and ends like one that was
     never killed."""
-    folder, out = tmp_path / "in", tmp_path / "out"
+    folder, out, whole = tmp_path / "in", tmp_path / "out", tmp_path / "whole"
     folder.mkdir()
-    for at in range(6):
+    for at in range(5):
         encode_clip(make_scene(at, "test", 2.0), folder / f"{at}.mp4", (112, 112), fps=10)
-    command = [
-        sys.executable,
-        "-c",
-        PROGRAM,
-        "data",
-        "recaption",
-        str(folder),
-        "--runtime",
-        "local",
-        "--caption-fps",
-        "1,2",
-    ]
+    given = [str(folder), "--runtime", "local", "--caption-fps", "1,2", "--out", str(out)]
     asked = out / "asked" / "predictions.jsonl"
-    first = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen([sys.executable, "-c", PROGRAM, "data", "recaption", *given], **quiet)
     while first.poll() is None and not (asked.is_file() and asked.read_bytes().count(b"\n")):
         time.sleep(0.005)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    before = asked.read_bytes().splitlines()
+    before = asked.read_bytes().split(b"\n")[:-1]
     with asked.open("ab") as file:
         file.write(b'{"task": "recaption", "ind')  # as a kill in the middle of a line leaves it
-    subprocess.run([*command, "--out", str(out)], check=True, capture_output=True)
+    counting = Counting(nano)
+    for place in (out, whole):
+        asking = Asking(counting, place / "asked", rates=(1.0, 2.0))
+        build(Plan(folder, place, ("recaption", "caption"), asking=asking))
     after = asked.read_bytes().splitlines()
-    assert after[: len(before)] == before  # nothing lost, nothing asked twice
-    assert len(after) == 12 and len(set(after)) == 12
-    whole = tmp_path / "whole"
-    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    assert after[: len(before)] == before and before  # nothing lost …
+    assert len(after) == len(set(after)) == 10  # … and nothing asked twice
+    assert counting.asked == (10 - len(before)) + 10
     for name in ("rows-video.jsonl", "items.jsonl"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()

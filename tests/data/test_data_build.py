@@ -216,6 +216,16 @@ def test_documents_take_turns():
     assert made == [] and report.left_out == 1
 
 
+def test_a_text_that_would_break_a_row_costs_that_row_only(tmp_path):
+    save(tmp_path / "in" / "a.png", field(1))
+    (tmp_path / "in" / "a.txt").write_text("A caption with <video> in it.")
+    save(tmp_path / "in" / "b.png", field(2))
+    (tmp_path / "in" / "b.txt").write_text("A good caption.")
+    facts = build(Plan(tmp_path / "in", tmp_path / "out", ("caption",)))
+    assert facts["rows"]["caption"] == 1
+    assert facts["steps"][1]["left_out"][0]["examples"] == ["a.png: A text of a.png holds the mark of a medium."]
+
+
 @pytest.mark.parametrize(
     "turns",
     [

@@ -36,9 +36,12 @@ def test_the_end_of_a_video():
     assert stretches([], 0.0, 5.0) == [Stretch(0.0, 5.0, ())]
 
 
-def test_cues_that_overlap_stay_in_order():
-    long, short = Timed(0.0, 5.0, "long"), Timed(1.0, 2.0, "short")
-    assert stretches([short, long], 0.0, 6.0) == [Stretch(0.0, 5.0, (long, short))]
+def test_cues_that_overlap_come_in_the_order_of_their_ends():
+    long, short, other = Timed(0.0, 5.0, "long"), Timed(1.0, 2.5, "short"), Timed(2.0, 3.0, "other")
+    assert stretches([long, short, other], 0.0, 6.0) == [
+        Stretch(0.0, 2.5, (short,)),
+        Stretch(2.5, 5.0, (other, long)),
+    ]
 
 
 def test_a_range_of_a_video():
