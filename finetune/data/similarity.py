@@ -30,33 +30,32 @@ _BATCH = 16  # pairs encoded at once
 class Encoder(Protocol):
     """Two towers whose features can be compared."""
 
-    def image_features(self, images: list[np.ndarray]) -> np.ndarray:
+    def image_features(self, pictures: list[np.ndarray]) -> torch.Tensor:
         """Pictures, uint8 RGB [height, width, 3] of any size each, as rows of length 1: float32 [n, d]."""
         ...
 
-    def text_features(self, texts: list[str]) -> np.ndarray:
+    def text_features(self, texts: list[str]) -> torch.Tensor:
         """Texts as rows of length 1: float32 [n, d]. What is too long for the tower is cut."""
         ...
 
 
 def open_encoder(folder: Path) -> Encoder:
-    """The encoder in a local folder: a SigLIP of transformers, or what stage 0 wrote. Nothing is downloaded, no code
-    of the folder is run and only safetensors are read. Raises FinetuneError where it is neither."""
+    """The encoder in a local folder: a SigLIP of transformers, or a finished stage 0. Nothing is downloaded, no code of
+    the folder is run and only safetensors are read. Raises FinetuneError where it is neither."""
+    if (folder / "model" / "config.json").is_file():
+        from finetune.stages.vision import load_encoder
+
+        return load_encoder(folder)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise FinetuneError(f"{folder} has no config.json that can be read; give the folder of an encoder.") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind == "siglip":
-        return SiglipEncoder(folder)
-    try:
-        from finetune.stages.vision import load_encoder
-    except ModuleNotFoundError as error:
         raise FinetuneError(
-            f"{folder} holds {kind!r:.40}, no SigLIP; give a folder whose model_type is siglip."
+            f"{folder} has no config.json that can be read; give the folder of a SigLIP or of a finished stage 0."
         ) from error
-    encoder: Encoder = load_encoder(folder)
-    return encoder
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "siglip":
+        raise FinetuneError(f"{folder} holds {kind!r:.40}, no SigLIP; give a folder whose model_type is siglip.")
+    return SiglipEncoder(folder)
 
 
 class SiglipEncoder:
@@ -79,12 +78,12 @@ class SiglipEncoder:
         self._length = int(self._model.config.text_config.max_position_embeddings)
 
     @torch.inference_mode()
-    def image_features(self, images: list[np.ndarray]) -> np.ndarray:
-        pixels = self._pictures(images=[_wide(image) for image in images], return_tensors="pt")["pixel_values"]
+    def image_features(self, pictures: list[np.ndarray]) -> torch.Tensor:
+        pixels = self._pictures(images=[_wide(picture) for picture in pictures], return_tensors="pt")["pixel_values"]
         return _unit(self._model.get_image_features(pixel_values=pixels))
 
     @torch.inference_mode()
-    def text_features(self, texts: list[str]) -> np.ndarray:
+    def text_features(self, texts: list[str]) -> torch.Tensor:
         # Filled up to the full length and without a mask: the text tower was trained so.
         inputs = self._tokenizer(
             texts, padding="max_length", max_length=self._length, truncation=True, return_tensors="pt"
@@ -97,10 +96,9 @@ def _wide(image: np.ndarray) -> np.ndarray:
     return np.repeat(np.repeat(image, 4, 0), 4, 1) if min(image.shape[:2]) < 4 else image
 
 
-def _unit(features: Any) -> np.ndarray:
+def _unit(features: Any) -> torch.Tensor:
     pooled = getattr(features, "pooler_output", features)
-    rows: np.ndarray = torch.nn.functional.normalize(pooled.float(), dim=-1).numpy()
-    return rows
+    return torch.nn.functional.normalize(pooled.float(), dim=-1)
 
 
 # -- filters --------------------------------------------------------------------------------------------------------
@@ -200,8 +198,8 @@ def crops(
             report.came += len(some)
             seen = encoder.image_features([crop(picture, region) for _, region in some])
             said = encoder.text_features([region.name for _, region in some])
-            for (at, _), value in zip(some, (seen * said).sum(1), strict=True):
-                scores[item.id, at] = float(value)
+            for (at, _), value in zip(some, (seen * said).sum(1).tolist(), strict=True):
+                scores[item.id, at] = value
     readable = sorted(value for value in scores.values() if value > -2)
     # The best share, ties included: as many are below the limit as are to go.
     limit = threshold if threshold is not None else readable[int(len(readable) * (1 - share))] if readable else 0.0

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.keye import KeyeProcessor
 from finetune.data.build import MAKERS, Plan, build
 from finetune.data.cli import add_commands
 from finetune.data.items import Item, Medium
 from finetune.data.makers import documents, texts
 from finetune.data.rowfile import Example, Turn, to_row
+from finetune.data.rows import Footage, parse_row
 from finetune.errors import FinetuneError
 from tests.data.pictures import field, save
 
@@ -120,6 +122,18 @@ def test_every_row_is_whole(built):
                     assert not os.path.isabs(path) and ".." not in path.split("/")
                     assert (built / path).is_file() and not (built / path).is_symlink()
             assert not re.search("<(image|video)>", "".join(message["content"] for message in row["messages"][1::2]))
+
+
+def test_what_learns_from_conversations_reads_every_row(built):
+    processor = KeyeProcessor.from_pretrained(DEMO.parent / "keye-nano")
+    for category, several in rows(built).items():
+        for number, row in enumerate(several, 1):
+            read = parse_row(row, built, f"{category}:{number}")
+            assert read.answers == len(row["messages"]) // 2
+            files = [medium.clip.path if isinstance(medium, Footage) else medium for medium in read.media]
+            assert all(path.is_file() for path in files)
+            # The marks of an answer reach the model as they are; a prompt's own tokens would not.
+            assert all(processor.sanitize(turn.text) == turn.text for turn in read.turns)
 
 
 def test_video_rows_come_once_for_each_limit(built):

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
+from engine.keye import load_model
 from finetune.data.items import Item, Medium, Region
 from finetune.data.similarity import crop, crops, open_encoder, similarity
 from finetune.errors import FinetuneError
+from finetune.stages.reading import BESIDE
+from finetune.stages.vision import Beside
 from finetune.world.clips import encode_clip
 from finetune.world.scene import make_scene
 from tests.data.pictures import field, save
 
+NANO = Path(__file__).resolve().parents[2] / "assets" / "keye-nano"
 WORDS = ["<pad>", "<unk>", "a", "red", "blue", "picture"]
 
 
@@ -57,10 +65,28 @@ def test_features_are_those_of_transformers(siglip):
     assert encoder.text_features(["red " * 50]).shape == (1, 16)  # cut to what the tower takes
 
 
+def test_the_tower_of_stage_0_is_an_encoder_too(tmp_path):
+    """Its folder as stage 0 leaves it, with the tower of keye-nano and what stood beside it untrained."""
+    model = load_model(NANO, torch.float32)
+    beside = Beside(
+        model.config.vision.hidden_size, model.config.vision.num_attention_heads, model.config.vocab_size, None
+    )
+    shutil.copytree(NANO, tmp_path / "model")
+    save_file(beside.state_dict(), tmp_path / BESIDE)
+    encoder = open_encoder(tmp_path)
+    pictures, texts = encoder.image_features([field(1), field(2, 50, 90)]), encoder.text_features(["a red star"])
+    assert pictures.shape[0] == 2 and pictures.shape[1:] == texts.shape[1:]
+    assert torch.allclose(pictures.norm(dim=1), torch.ones(2), atol=1e-5)
+    encode_clip(make_scene(3, "train", 2.0), tmp_path / "a.mp4", (160, 160), fps=10)
+    item = Item("a.mp4", (Medium("a.mp4", "video"),), "a red star moves")
+    (kept,), _ = similarity([item], tmp_path, encoder, threshold=-1)
+    assert kept == item
+
+
 def test_odd_pictures_are_taken(siglip):
     encoder = open_encoder(siglip)
     odd = [np.zeros((1, 1, 3), np.uint8), np.zeros((3, 200, 3), np.uint8), np.zeros((200, 1, 3), np.uint8)]
-    assert np.isfinite(encoder.image_features(odd)).all()
+    assert torch.isfinite(encoder.image_features(odd)).all()
 
 
 def test_folders_that_are_none_are_told(siglip, tmp_path):
@@ -69,7 +95,7 @@ def test_folders_that_are_none_are_told(siglip, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
     with pytest.raises(FinetuneError, match=r"model\.safetensors"):
         open_encoder(tmp_path)  # no weights
-    torch.save({}, tmp_path / "pytorch_model.bin")
+    torch.save(SiglipModel.from_pretrained(siglip).state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(FinetuneError, match=r"model\.safetensors"):
         open_encoder(tmp_path)  # a pickle is not read
 
@@ -77,14 +103,12 @@ def test_folders_that_are_none_are_told(siglip, tmp_path):
 class Colours:
     """Features worked by hand: how red, green and blue a picture is; a text names one of these."""
 
-    def image_features(self, images):
-        means = np.stack([image.reshape(-1, 3).mean(0) for image in images]).astype(np.float32)
-        return means / np.linalg.norm(means, axis=1, keepdims=True)
+    def image_features(self, pictures):
+        means = np.stack([picture.reshape(-1, 3).mean(0) for picture in pictures]).astype(np.float32)
+        return torch.tensor(means / np.linalg.norm(means, axis=1, keepdims=True))
 
     def text_features(self, texts):
-        return np.stack([[float(word in text) for word in ("red", "green", "blue")] for text in texts]).astype(
-            np.float32
-        )
+        return torch.tensor([[float(word in text) for word in ("red", "green", "blue")] for text in texts])
 
 
 def paint(path, left, right):
