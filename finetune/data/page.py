@@ -42,8 +42,13 @@ def _heads(facts: dict[str, Any]) -> str:
     cards = [(sum(facts["rows"].values()), "rows in all")]
     cards += [(facts["rows"][category], title) for category, title in CATEGORIES.items()]
     body = "".join(f'<div class="kb-head"><b>{count:,}</b><span>{_text(told)}</span></div>' for count, told in cards)
-    used = f"{items['videos']:,} videos, {items['pictures']:,} pictures and {items['texts']:,} texts were left to use."
+    videos, pictures, texts = (_several(items[name], name[:-1]) for name in ("videos", "pictures", "texts"))
+    used = f"Left to use: {videos}, {pictures} and {texts}."
     return f'<div class="kb-heads">{body}</div><p class="kb-note">{_text(used)}</p>'
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _steps(facts: dict[str, Any]) -> str:

@@ -133,7 +133,7 @@ def is_garbled(text: str) -> bool:
 
 def repeats(text: str) -> bool:
     """Whether some stretch of the text is said over and over, word for word."""
-    guard = Guard(Limits(times=5, tokens=60, longest=64, every=1))
+    guard = Guard(Limits(times=5, tokens=60, longest=64, every=16))
     return guard.push(text[:LONGEST_LOOKED_AT])
 
 
