@@ -1,1 +1,1 @@
-"""From files of conversations to training batches, by the very path that serves answers."""
+"""From files, feedback and the world to training batches."""
