@@ -1,5 +1,5 @@
-"""python -m finetune run | evaluate | card | demo | bench | score: run a recipe, measure a model on the world, make the
-demo clips; run benchmarks and score predictions."""
+"""python -m finetune run | report | data | evaluate | card | demo | bench | score: run a recipe and report on it, make
+training data, measure a model on the world, make the demo clips; run benchmarks and score predictions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.errors import EngineError
 from finetune import cli, run_report
 from finetune.bench import cli as bench
+from finetune.data import cli as data
 from finetune.errors import FinetuneError
 
 
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--model", type=Path, help="also ask this model the suggested questions and print its answers")
     bench.add_commands(commands)
     run_report.add_commands(commands)
+    data.add_commands(commands)
     return parser
 
 
