@@ -19,6 +19,7 @@ import os
 import platform
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from finetune import evaluate
 from finetune.card import release, write_card
 from finetune.errors import FinetuneError
 from finetune.recipe import Part, Recipe, Stage, write_resolved
-from finetune.run_record import code_version, recorded
+from finetune.run_record import Record, code_version, recorded
 from finetune.run_report import write_report
 from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
@@ -185,9 +186,7 @@ def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
             begun_at, beside = model, last / BESIDE
             for step in steps_of(stage, out):
                 if not step.done:
-                    log = Log(out / "log.jsonl", record.figures)
-                    record.begun(step.name)
-                    _train(recipe, step, model, beside, accelerator, log, stop)
+                    _train(recipe, step, model, beside, accelerator, out, record, stop)
                     record.done(step.name, step.folder)
                 if stage.kind == "annealing":
                     _evaluate(recipe, step.folder, accelerator)
@@ -213,7 +212,14 @@ def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
 
 
 def _train(
-    recipe: Recipe, step: Step, model: Path, beside: Path, accelerator: Accelerator, log: Log, stop: Any
+    recipe: Recipe,
+    step: Step,
+    model: Path,
+    beside: Path,
+    accelerator: Accelerator,
+    out: Path,
+    record: Record,
+    stop: threading.Event,
 ) -> None:
     part = step.stage.parts[step.part]
     stage = importlib.import_module(f"finetune.stages.{step.stage.kind}")
@@ -230,7 +236,8 @@ def _train(
         accelerator.num_processes,
     )
     work = stage.work(start, part)
-    trainer = Trainer(step.name, part, work, step.folder, accelerator, log)
+    trainer = Trainer(step.name, part, work, step.folder, accelerator, Log(out / "log.jsonl", record.figures))
+    record.begun(step.name, trainer.progress.step)
     progress = trainer.run(stop)
     if accelerator.is_main_process:
         work.save(step.folder)

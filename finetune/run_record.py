@@ -22,9 +22,10 @@ class Record:
     def __init__(self, runs: Runs | None, run: str, positions: dict[str, int]) -> None:
         self._runs, self._run, self._positions = runs, run, positions
 
-    def begun(self, part: str) -> None:
+    def begun(self, part: str, step: int = 0) -> None:
+        """A part begins, or goes on after `step` steps: what was noted of later ones is forgotten."""
         if self._runs:
-            self._runs.stage_begun(self._run, part, self._positions[part])
+            self._runs.stage_begun(self._run, part, self._positions[part], step=step)
 
     def figures(self, part: str, step: int, figures: dict[str, Any]) -> None:
         if self._runs:
