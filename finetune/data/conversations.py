@@ -16,12 +16,12 @@ from engine.errors import EngineError
 from engine.keye import KeyeProcessor
 from engine.keye.positions import PositionRule, rope_index
 from engine.keye.processing import encode
+from engine.pictures import read_picture
 from engine.prompt import render
 from engine.reasoning.modes import mode_of, with_switch
 from engine.runtime.base import Message, Part
 from engine.video import Sampling, VideoInfo, plan, probe, sample
 from engine.video.cache import FrameKeeper
-from finetune.bench.media import read_picture
 from finetune.data.problems import BadRow
 from finetune.data.rows import Footage, Medium, Row
 from finetune.errors import FinetuneError
@@ -100,9 +100,8 @@ class Conversations:
             except (EngineError, OSError) as error:
                 raise BadRow("names a video that cannot be read", f"{error}") from None
         try:
-            picture = read_picture(medium)
-            height, width = images.size_for(picture.height, picture.width)
-        except (EngineError, FinetuneError) as error:
+            height, width = images.size_for(*read_picture(medium, medium.name, "dropped").shape[:2])
+        except EngineError as error:
             raise BadRow("names a picture that cannot be read", f"{error}") from None
         return (height // images.factor) * (width // images.factor)
 
@@ -128,8 +127,8 @@ class Conversations:
             except EngineError as error:
                 raise BadRow("names a video that cannot be read", f"{error}") from None
         try:
-            return np.asarray(read_picture(medium))
-        except FinetuneError as error:
+            return read_picture(medium, medium.name, "dropped")
+        except EngineError as error:
             raise BadRow("names a picture that cannot be read", f"{error}") from None
 
     def example(self, row: Row) -> Example:

@@ -8,19 +8,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from engine.errors import EngineError
+from engine.pictures import read_picture
 from engine.video.container import regular_file
 from engine.video.decode import frames_at
 from engine.video.probe import probe
 from engine.video.types import VideoInfo
-from finetune.bench.media import read_picture
 from finetune.data.items import Medium
 from finetune.errors import FinetuneError
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What a picture may be, whatever its name says: other formats start other programs or hold other files."""
 
 MOST_FRAMES = 20_000
 """Frames of one video that are asked for singly: five hours at one a second."""
@@ -29,15 +25,9 @@ MOST_FRAMES = 20_000
 def picture(path: Path) -> np.ndarray:
     """A picture file, uint8 RGB [height, width, 3]. Raises FinetuneError where it cannot be read or is too large."""
     try:
-        with Image.open(path, formats=_FORMATS):
-            pass
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise FinetuneError(f"{path.name} has more pixels than are safe to read; scale it down.") from error
-        raise FinetuneError(
-            f"{path.name} cannot be read as a picture ({type(error).__name__}); download it again."
-        ) from error
-    return np.asarray(read_picture(path))
+        return read_picture(path, path.name, "dropped")
+    except EngineError as error:
+        raise FinetuneError(str(error)) from error
 
 
 def info_of(path: Path) -> VideoInfo:
