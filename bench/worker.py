@@ -1,0 +1,134 @@
+"""A piece of work in a process of its own, run as often as it is told to.
+
+Both sides of a comparison are such processes, so that neither has the other's packages, memory or warm caches, and
+their runs alternate, so that a machine that slows down slows both. `python -m bench.worker MODULE:FUNCTION JSON` calls
+the function with the JSON's fields; what it returns is called once for every line read, and the figures are written."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bench.figures import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+_MARK = "bench-worker "  # packages print to standard output too
+
+
+def timed(work: Callable[[], Any]) -> Run:
+    """Do it once. Processor seconds are those of all threads of this process."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    value = work()
+    return Run(time.perf_counter() - clock, time.process_time() - cpu, value)
+
+
+class WorkerError(RuntimeError):
+    """The work could not be set up or failed; the text is what it said last."""
+
+
+class Worker:
+    """The other end: starts the process, waits until the work is set up, and asks for runs."""
+
+    def __init__(self, work: str, *, search: Sequence[Path] = (), threads: int | None = None, **fields: Any) -> None:
+        places = [*(str(folder) for folder in search), str(ROOT)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "GRADIO_ANALYTICS_ENABLED": "False"}
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", work, json.dumps(fields)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.base_mb: float = self._answer()["memory_mb"]
+
+    def run(self) -> Run:
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        return Run(answer["seconds"], answer["cpu"], answer["value"])
+
+    def peak_mb(self) -> float:
+        """The most memory that the process held so far beyond what it held when the work was set up."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("peak\n")
+        self._process.stdin.flush()
+        return float(self._answer()["peak_mb"]) - self.base_mb
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        for line in self._process.stdout:
+            if line.startswith(_MARK):
+                answer: dict[str, Any] = json.loads(line[len(_MARK) :])
+                return answer
+        said = self._process.stderr.read().strip().splitlines()
+        raise WorkerError(said[-1] if said else "it ended without a word")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def alternate(works: Sequence[Callable[[], Run]], runs: int, warm: int = 1) -> list[list[Run]]:
+    """`runs` runs of each, one of each in turn, after `warm` that do not count."""
+    for work in works:
+        for _ in range(warm):
+            work()
+    made: list[list[Run]] = [[] for _ in works]
+    for _ in range(runs):
+        for kept, work in zip(made, works, strict=True):
+            kept.append(work())
+    return made
+
+
+def memory_mb(field: str) -> float:
+    """VmRSS (now) or VmHWM (the most so far) of this process, MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1000
+    raise WorkerError(f"this system does not tell {field}")
+
+
+def _say(fields: dict[str, Any]) -> None:
+    print(_MARK + json.dumps(fields), flush=True)
+
+
+def main(name: str, fields: str) -> None:
+    module, function = name.split(":")
+    work = getattr(importlib.import_module(module), function)(**json.loads(fields))
+    _say({"memory_mb": memory_mb("VmRSS")})
+    for line in sys.stdin:
+        if line.strip() == "peak":
+            _say({"peak_mb": memory_mb("VmHWM")})
+            continue
+        run = timed(work)
+        _say({"seconds": run.seconds, "cpu": run.cpu, "value": run.value})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
