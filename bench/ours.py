@@ -9,7 +9,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-from engine.keye.image_processing import KeyeImageProcessor
 from engine.video import PRESETS, Clip, Sampling, sample
 
 PUBLISHED_TOTAL = 115200  # tokens of a clip in the utilities 1.0.0
@@ -17,6 +16,13 @@ PUBLISHED_TOTAL = 115200  # tokens of a clip in the utilities 1.0.0
 
 def sampling(name: str, budget: int | None = None) -> Sampling:
     return PRESETS[name] if budget is None else replace(PRESETS[name], budget=budget)
+
+
+def with_threshold(chosen: Sampling, threshold: float) -> Sampling:
+    """The sampling with this least similarity, which here may lie above 1: then every frame is slow."""
+    changed = replace(chosen)
+    object.__setattr__(changed, "min_frame_similarity", threshold)
+    return changed
 
 
 def bare_decode(path: str) -> Callable[[], int]:
@@ -37,9 +43,15 @@ def sampled(path: str, preset: str, budget: int | None = None) -> Callable[[], i
     return lambda: len(sample(Clip(Path(path)), chosen, cache=None).images)
 
 
-def tensors(path: str, preset: str, budget: int | None = None, keep: str | None = None) -> Callable[[], int]:
-    """A file to pixel_values; returns how many patches."""
+def tensors(
+    path: str, preset: str, budget: int | None = None, threshold: float | None = None, keep: str | None = None
+) -> Callable[[], int]:
+    """A file to pixel_values; returns how many patches. `threshold`: least similarity of a fast frame."""
+    from engine.keye.image_processing import KeyeImageProcessor  # here: it takes seconds that others do without
+
     chosen = sampling(preset, budget)
+    if threshold is not None:
+        chosen = with_threshold(chosen, threshold)
     processor = KeyeImageProcessor(resample="bilinear" if chosen.slow_fast else "bicubic")
 
     def work() -> int:

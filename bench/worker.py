@@ -14,10 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from bench.figures import Run
+from bench.figures import Run, Size
 
 ROOT = Path(__file__).resolve().parents[1]
 _MARK = "bench-worker "  # packages print to standard output too
@@ -88,10 +87,40 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class Here:
+    """The same in this process: for trying, where nobody looks at the figures."""
+
+    def __init__(self, work: str, **fields: Any) -> None:
+        self._work = find(work)(**fields)
+        self.base_mb = memory_mb("VmRSS")
+
+    def run(self) -> Run:
+        return timed(self._work)
+
+    def peak_mb(self) -> float:
+        return memory_mb("VmHWM") - self.base_mb
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._work = None
+
+
+def ours(size: Size, work: str, **fields: Any) -> Worker | Here:
+    """A process for our side of a comparison; at tiny size there is none."""
+    return Here(work, **fields) if size.tiny else Worker(work, **fields)
+
+
+def find(work: str) -> Callable[..., Callable[[], Any]]:
+    """The function that `MODULE:FUNCTION` names."""
+    module, function = work.split(":")
+    found: Callable[..., Callable[[], Any]] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def alternate(works: Sequence[Callable[[], Run]], runs: int, warm: int = 1) -> list[list[Run]]:
@@ -119,8 +148,7 @@ def _say(fields: dict[str, Any]) -> None:
 
 
 def main(name: str, fields: str) -> None:
-    module, function = name.split(":")
-    work = getattr(importlib.import_module(module), function)(**json.loads(fields))
+    work = find(name)(**json.loads(fields))
     _say({"memory_mb": memory_mb("VmRSS")})
     for line in sys.stdin:
         if line.strip() == "peak":

@@ -21,8 +21,8 @@ from keye_vl_utils import process_vision_info  # type: ignore[import-not-found] 
 from bench.published import processor  # noqa: E402
 
 
-def _asked(path: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [{"type": "video", "video": path}]}]
+def _asked(path: str, **options: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "video", "video": path, **options}]}]
 
 
 def preview_tensors(path: str, keep: str | None = None) -> Callable[[], int]:
@@ -36,11 +36,13 @@ def preview_tensors(path: str, keep: str | None = None) -> Callable[[], int]:
     return work
 
 
-def one_five_tensors(path: str, keep: str | None = None) -> Callable[[], int]:
-    """Utilities 1.5.2 and 1.5's image processor: a file to pixel_values; returns how many patches."""
+def one_five_tensors(path: str, threshold: float | None = None, keep: str | None = None) -> Callable[[], int]:
+    """Utilities 1.5.2 and 1.5's image processor: a file to pixel_values; returns how many patches. `threshold`: least
+    similarity of a fast frame."""
+    options = {} if threshold is None else {"min_frame_similarity": threshold}
 
     def work() -> int:
-        _, videos, said = process_vision_info(_asked(path))
+        _, videos, said = process_vision_info(_asked(path, **options))
         patches, _ = processor.one_five(videos[0], {name: values[0] for name, values in said.items()})
         return _kept(patches, keep)
 
