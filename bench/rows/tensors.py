@@ -66,9 +66,7 @@ def _levels(size: Size, mine: dict[str, Any], theirs: dict[str, Any], work: str,
         a, b = (np.load(file, mmap_mode="r") for file in files)
         if a.shape != b.shape:
             return f"NOT EQUAL: {a.shape} and {b.shape}"
-        apart = max(
-            float(np.abs(a[at : at + 4096] - b[at : at + 4096]).max()) for at in range(0, len(a), 4096)
-        )
+        apart = max(float(np.abs(a[at : at + 4096] - b[at : at + 4096]).max()) for at in range(0, len(a), 4096))
     return f"values at most {apart * 127.5:.3g} of 255 levels apart"  # a level is 1/127.5 after normalisation
 
 
