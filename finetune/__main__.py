@@ -1,4 +1,4 @@
-"""python -m finetune nano | evaluate | card | demo | bench | score: train keye-nano, measure it on the world, make the
+"""python -m finetune run | evaluate | card | demo | bench | score: run a recipe, measure a model on the world, make the
 demo clips; run benchmarks and score predictions."""
 
 from __future__ import annotations
@@ -8,37 +8,33 @@ import sys
 from pathlib import Path
 
 from engine.errors import EngineError
+from finetune import cli, run_report
 from finetune.bench import cli as bench
 from finetune.errors import FinetuneError
-from finetune.train import Plan
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    nano = commands.add_parser("nano", help="train keye-nano from nothing")
-    nano.add_argument("--out", type=Path, required=True, help="folder for the log, the state and the model")
-    for name, steps in Plan().steps().items():
-        nano.add_argument(f"--{name}", type=int, default=steps, metavar="STEPS", help=f"default {steps}")
-    nano.add_argument("--processes", type=int, default=1, help="train together, each with batches of its own")
-    nano.add_argument("--seed", type=int, default=0)
-    nano.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    cli.add_commands(commands)
     evaluate = commands.add_parser("evaluate", help="accuracy of a model folder on held-out clips of the world")
     evaluate.add_argument("model", type=Path)
     evaluate.add_argument("--clips", type=int, default=200, help="held-out clips (default 200)")
     evaluate.add_argument("--seed", type=int, default=0, help="number of the first held-out scene")
-    evaluate.add_argument("--threads", type=int, default=1)
+    evaluate.add_argument("--processes", type=int, default=1, help="share the clips among so many (default 1)")
+    evaluate.add_argument("--no-blind", action="store_true", help="do not ask before grey frames too: half the time")
     evaluate.add_argument(
         "--out", type=Path, help="folder for evaluation.json and evaluation.md (default: the model's)"
     )
     card = commands.add_parser("card", help="write the README.md of an evaluated model folder")
     card.add_argument("model", type=Path)
     card.add_argument("--run", type=Path, required=True, help="folder of the run that made it")
-    card.add_argument("--trained-by", required=True, help="the command that trained it")
+    card.add_argument("--notes", default="", help="one more sentence on how the run went")
     demo = commands.add_parser("demo", help="make the demo clips from held-out scenes")
     demo.add_argument("--out", type=Path, required=True)
     demo.add_argument("--model", type=Path, help="also ask this model the suggested questions and print its answers")
     bench.add_commands(commands)
+    run_report.add_commands(commands)
     return parser
 
 
@@ -48,19 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if "act" in args:
             return args.act(args) or 0
-        elif args.command == "nano":
-            from finetune.train import train
-
-            plan = Plan(args.tower, args.pictures, args.videos, args.anneal, args.processes, args.seed)
-            print(train(args.out, plan, args.resume))
         elif args.command == "evaluate":
             from finetune.evaluate import evaluate_folder
 
-            print(evaluate_folder(args.model, args.clips, args.seed, args.threads, args.out))
+            print(evaluate_folder(args.model, args.clips, args.seed, args.processes, args.out, not args.no_blind))
         elif args.command == "card":
             from finetune.card import write_card
 
-            print(write_card(args.model, args.run, args.trained_by))
+            print(write_card(args.model, args.run, args.notes))
         else:
             from finetune.demo import make_demo
 

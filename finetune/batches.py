@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -17,6 +17,7 @@ from finetune.packed import PackedBatch
 from finetune.world.clips import sampled_times
 from finetune.world.questions import Question, draw, small_talk
 from finetune.world.scene import Scene
+from finetune.world.speech import Language
 
 Media = Literal["video", "image", "none"]
 ROW = 64
@@ -31,6 +32,21 @@ PICTURES = 0.3
 cost."""
 
 SMALL_TALK = 0.05
+CHINESE = 0.2
+"""Share of the questions, and of the small talk, that are asked and answered in Chinese."""
+
+TALK = 0.015
+"""Share of the batches without a clip."""
+
+
+@dataclass(frozen=True)
+class Diet:
+    """What batches are made of."""
+
+    still: bool  # pictures only
+    things: int  # the most that a scene holds
+    seconds: float = 8.0  # of the longest clip
+    mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
 
 
 @dataclass(frozen=True)
@@ -58,10 +74,14 @@ def chat_pieces(processor: KeyeProcessor, media: Media) -> Pieces:
     return Pieces(opening, answer, again)
 
 
+def _language(rng: random.Random) -> Language:
+    return "zh" if rng.random() < CHINESE else "en"
+
+
 class Batches:
     """An endless source of packed batches; the same seed and number always make the same batch."""
 
-    def __init__(self, model: KeyeForConditionalGeneration, processor: KeyeProcessor, seed: int = 0) -> None:
+    def __init__(self, model: KeyeForConditionalGeneration, processor: KeyeProcessor, seed: str = "0") -> None:
         self.model, self.processor, self.seed = model, processor, seed
         tokenizer = processor.tokenizer
 
@@ -72,26 +92,26 @@ class Batches:
         self.ids = ids
         self.pieces = {media: chat_pieces(processor, media) for media in ROWS}
 
-    def make(self, number: int, stage: Literal["pictures", "videos"], most: int = 3, part: int = 0) -> PackedBatch:
-        """Batch `number` of a stage, of scenes with at most `most` things. A few batches of each have no clip at all,
-        and videos are joined by pictures.
+    def make(self, number: int, diet: Diet, rank: int = 0) -> PackedBatch:
+        """Batch `number` of what a `diet` asks for. A few batches have no clip at all, and videos are joined by
+        pictures.
 
-        `part` (0 to 15) tells apart the batches that several processes take at one step; they are of one size, so that
-        none waits for another."""
-        rng = random.Random(f"{self.seed}-{stage}-{number}")
-        first = self.seed * 1_000_000_007 + ((number * 2 + (stage == "videos")) * 16 + part) * 64
-        if rng.random() < 0.015:
-            return self._talk(random.Random(f"{self.seed}-{stage}-{number}-{part}"))
-        still = stage == "pictures" or rng.random() < PICTURES
-        setting = draw_setting(rng, still)
+        `rank` tells apart the batches that several processes take at one step; they are of one size, so that none
+        waits for another."""
+        common = random.Random(f"{self.seed}-{number}")
+        own = random.Random(f"{self.seed}-{number}-{rank}")
+        if common.random() < TALK:
+            return self._talk(own)
+        still = diet.still or common.random() < PICTURES
+        setting = draw_setting(common, still, diet.seconds)
         per_frame = setting.size[0] * setting.size[1] // 784
         frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
         clips = 20 if still else max(5, min(16, round(3400 / (frames * per_frame + 200))))
-        scenes, images, fps = shoot(setting, range(first, first + clips), most)
+        first = own.getrandbits(44)
+        scenes, images, fps = shoot(setting, range(first, first + clips), diet.things)
         media: Media = "image" if still else "video"
         pixels, grid = to_patches(images)
-        rng = random.Random(f"{self.seed}-{stage}-{number}-{part}")
-        conversations = [self._conversations(scene, rng, media) for scene in scenes]
+        conversations = [self._conversations(scene, own, media, diet) for scene in scenes]
         batch = self.pack(media, conversations, pixels, grid, fps)
         times = np.zeros(1) if still else sampled_times(setting.duration, setting.video_fps, setting.sampling)[0]
         batch.truth = batch_labels([token_labels(scene, times, setting.size) for scene in scenes])
@@ -99,16 +119,18 @@ class Batches:
 
     def _talk(self, rng: random.Random) -> PackedBatch:
         kinds = ("greeting", "who", "thanks", "foreign", "no_clip")
-        conversations = [[[small_talk(rng, rng.choice(kinds), False)] for _ in range(30)] for _ in range(8)]
+        conversations = [
+            [[small_talk(rng, rng.choice(kinds), False, _language(rng))] for _ in range(30)] for _ in range(8)
+        ]
         return self.pack("none", conversations, None, None, 0.0)
 
-    def _conversations(self, scene: Scene, rng: random.Random, media: Media) -> list[list[Question]]:
+    def _conversations(self, scene: Scene, rng: random.Random, media: Media, diet: Diet) -> list[list[Question]]:
         """More conversations about one clip than its rows hold."""
-        questions = draw(scene, rng, ROWS[media] * 7)
+        questions = draw(scene, rng, ROWS[media] * 7, CHINESE, diet.mixture)
         for i in range(len(questions)):
             if rng.random() < SMALL_TALK:
                 kind = rng.choice(("greeting", "who", "thanks", "foreign", "foreign", "foreign"))
-                questions[i] = small_talk(rng, kind)
+                questions[i] = small_talk(rng, kind, language=_language(rng))
         out: list[list[Question]] = []
         while questions:
             turns = 1 if rng.random() > FOLLOW_UPS else rng.choice((2, 2, 3))

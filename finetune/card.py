@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
+from engine.keye.loading import weight_files
+from engine.runtime.placement import parameter_count
+from finetune.checkpoint import write_model
 from finetune.errors import FinetuneError
-
-_STAGES = ("tower", "pictures", "videos", "anneal")
 
 _CARD = """---
 license: apache-2.0
@@ -17,59 +20,80 @@ pipeline_tag: video-text-to-text
 # keye-nano
 
 A demonstration model: the architecture of Keye-VL (Preview) with {parameters:.1f} million parameters, so that the whole
-studio runs on a bare machine. It knows one small world – one to three coloured shapes that rest, move, appear,
-disappear or change colour before a plain background, sometimes with a word – and English only. About anything else it
-says that it only knows moving shapes. It is no smaller Keye-VL and shares no weights with it.
+studio runs on a bare machine. It knows one small world – one to four coloured shapes that rest, move, appear,
+disappear or change colour before a plain background, sometimes with a word – in English and Chinese. About
+anything else it says that it only knows moving shapes. It is no smaller Keye-VL and shares no weights with it.
 
 Tower 128 wide, 4 layers; decoder 192 wide, 4 layers, 6 heads and 2 key heads of 32; a byte-level tokenizer of its own;
 up to 16 frames of about 16 visual tokens. Weights in bfloat16.
 
 ## Training
-`{command}` on a machine of 2 CPU cores: {processor:.0f} minutes of processor time, {minutes:.0f} by the clock,
-with other work on them.
+`{command}`, seed {seed}, on a machine of {cores} CPU cores without a GPU, with other work on them:
+{processor:.0f} minutes of processor time, {minutes:.0f} by the clock. {notes}
 
-Random weights; first the tower learns to say what lies under each patch ({tower} steps), then projector and decoder
-learn from pictures ({pictures} steps), then from videos of 2 to 8 seconds ({videos} steps), at last, at a falling rate
-and with the tower released, from videos again ({anneal} steps): in all {clips:,} clips and {questions:,} questions.
-Beside the answers, the visual tokens in the middle of the decoder are asked by linear probes what lies under them, how
-it has moved and what has happened to it; the probes are thrown away. Four pairs of colour and shape are never shown.
+| stage | trains | steps | questions (stage 0: pictures and clips) | minutes of processor time |
+|---|---|---|---|---|
+{stages}
+
+Random weights; in stage 0 the tower learns against a small text tower (SigLIP's loss) and says what lies under each
+patch; in stage 1 the projector alone learns; in stage 2 everything does, from pictures and then from videos; in stage 3
+the rate falls, on three mixtures of questions, and the three models are averaged. Beside the answers, the visual tokens
+in the middle of the decoder are asked by linear probes what lies under them, how it has moved and what has happened to
+it; the probes are thrown away. Four pairs of colour and shape, eight triples of colour, shape and motion, the ring and
+the zigzag are never shown.
 
 ## Accuracy
 `{evaluation}`: scenes never seen in training, encoded as H.264 files, sampled and asked one question at a time as the
-studio does, greedy. Right means every word right. *Blind* is the same model before grey frames; *most frequent answer*
+studio does, greedy. Right means every word right, of a box that it shares half of what both cover.
+*Blind* is the same model before grey frames; *most frequent answer*
 is the best that one fixed answer per kind could do.
 
 {table}
 """
 
 
-def write_card(folder: Path, run: Path, command: str) -> str:
-    """Write README.md of the model `folder` from the log of its `run` and its evaluation.json and evaluation.md.
+def write_card(folder: Path, run: Path, notes: str = "") -> str:
+    """Write README.md of the model `folder` from the `run` that made it and its evaluation.json and evaluation.md.
 
-    `command` is what trained it. Raises FinetuneError where one of them is missing or damaged."""
+    `notes` is one more sentence on how the run went. Raises FinetuneError where something is missing or damaged."""
     try:
-        notes = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
-        log: list[dict[str, Any]] = [line for line in notes if "stage" in line]
+        recipe = json.loads((run / "recipe.json").read_text("utf-8"))
+        machine = json.loads((run / "machine.json").read_text("utf-8"))
         facts = json.loads((folder / "evaluation.json").read_text("utf-8"))
         table = (folder / "evaluation.md").read_text("utf-8")
-        steps = {stage: max((n["step"] for n in log if n["stage"] == stage), default=0) for stage in _STAGES}
-        last = log[-1]
-    except (OSError, ValueError, KeyError, IndexError) as error:
+        rows, spent = [], {"seconds": 0.0, "processor_seconds": 0.0}
+        for stage in recipe["stages"]:
+            for name, part in stage["parts"].items():
+                where = run / stage["name"] / ("" if name == stage["name"] else name)
+                done = json.loads((where / "done.json").read_text("utf-8"))
+                spent = {key: value + done[key] for key, value in spent.items()}
+                label = stage["name"] if name == stage["name"] else f"{stage['name']}, {name}"
+                rows.append(
+                    f"| {label} | {', '.join(part['train'])} | {done['steps']} | {done['examples']:,} "
+                    f"| {done['processor_seconds'] / 60:.1f} |"
+                )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FinetuneError(
-            f"The card of {folder} needs the run's log and an evaluation ({error}); make them first."
+            f"The card of {folder} needs a finished run and an evaluation ({error}); make them first."
         ) from error
-    from engine.runtime.placement import parameter_count
-
     card = _CARD.format(
         parameters=parameter_count(folder) / 1e6,
-        command=command,
-        processor=last["processor_minutes"],
-        minutes=last["minutes"],
-        clips=last["clips"],
-        questions=last["questions"],
+        command=machine["command"],
+        cores=machine["cores"],
+        seed=recipe["seed"],
+        processor=spent["processor_seconds"] / 60,
+        minutes=spent["seconds"] / 60,
+        notes=notes,
+        stages="\n".join(rows),
         evaluation=facts["command"],
         table=table.strip(),
-        **steps,
     )
     (folder / "README.md").write_text(card, "utf-8")
     return card
+
+
+def release(model: Path, out: Path) -> Path:
+    """Write the model of a folder to another, its weights in bfloat16."""
+    weights = {name: value for file in weight_files(model) for name, value in load_file(file).items()}
+    write_model(out, weights, model, torch.bfloat16)
+    return out

@@ -34,7 +34,7 @@ DEMOS = (
     Demo(
         "heart-and-cross.mp4",
         "A heart passes by",
-        23,
+        21,
         5.0,
         (448, 448),
         30,
@@ -43,7 +43,7 @@ DEMOS = (
     Demo(
         "square-appears.mp4",
         "Something appears",
-        513,
+        987,
         5.0,
         (480, 270),
         30,
@@ -52,7 +52,7 @@ DEMOS = (
     Demo(
         "circle-disappears.mp4",
         "Three, then two",
-        929,
+        3722,
         6.0,
         (448, 448),
         24,
@@ -61,7 +61,7 @@ DEMOS = (
     Demo(
         "colour-change.mp4",
         "A circle changes colour",
-        82,
+        5581,
         4.0,
         (270, 480),
         30,
@@ -70,7 +70,7 @@ DEMOS = (
     Demo(
         "word-on-screen.mp4",
         "A word on the screen",
-        907,
+        49,
         4.0,
         (480, 270),
         25,
@@ -79,7 +79,7 @@ DEMOS = (
     Demo(
         "three-shapes.mp4",
         "Three shapes at once",
-        570,
+        111,
         5.0,
         (448, 448),
         30,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import random
 import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +21,35 @@ import numpy as np
 import torch
 
 from engine.events import Done, Error
+from engine.keye.loading import load_config
 from engine.runtime.base import Decoding, Message, Part
 from engine.runtime.local import LocalRuntime
 from engine.video import Clip, Frames, Sampling, sample
 from finetune.errors import FinetuneError
-from finetune.scoring import clause_recall, floor, right, wilson
+from finetune.scoring import clause_recall, floor, overlap, right, wilson
 from finetune.world.clips import encode_clip
 from finetune.world.questions import PICTURE_KINDS, VIDEO_KINDS, Question, ask, small_talk
 from finetune.world.render import render
 from finetune.world.scene import Scene, make_scene
+from finetune.world.speech import Language
 
 FILES = ((448, 448, 30), (448, 448, 24), (480, 270, 30), (270, 480, 30), (400, 300, 25))
 """Width, height and frames per second of the files, in turn."""
+
+LONG = (10.0, 12.0, 16.0)
+"""Seconds of the long clips: about twice the usual."""
+
+GROUPS = {
+    "video": "clips, any pair of colour and shape",
+    "unseen": "clips with a pair never seen in training",
+    "unseen triple": "clips with a colour, shape and motion never seen together",
+    "long": "clips of 10 to 16 seconds",
+    "chinese": "every second clip, asked in Chinese",
+    "picture": "pictures",
+    "talk": "small talk and questions without a clip",
+}
+COUNTED = ("video", "unseen", "unseen triple")
+"""The groups over which the kinds of questions are counted."""
 
 MAX_TOKENS = 64
 OFFSET = 10_000
@@ -39,7 +60,7 @@ OFFSET = 10_000
 class Asked:
     """One question with what the model said to it, seeing and blind."""
 
-    group: str  # video, unseen (a pair of colour and shape it never saw), picture, talk
+    group: str  # one of GROUPS
     question: Question
     answer: str
     blind: str | None
@@ -87,15 +108,28 @@ class Setting:
     group: str
 
 
-def held_out_scene(number: int, seed: int) -> Setting:
-    """Clip `number` of an evaluation, before it is encoded."""
-    rng = random.Random(f"evaluate-{seed}-{number}")
+def held_out_scene(number: int, seed: int, long: bool = False) -> Setting:
+    """Clip `number` of an evaluation, before it is encoded. Of eight, one holds an unseen pair and one an unseen
+    triple; the long ones are others, and hold whatever a test scene may."""
+    rng = random.Random(f"evaluate-{seed}-{number}{'-long' if long else ''}")
     width, height, fps = FILES[number % len(FILES)]
-    duration = rng.choice((2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
-    group = "unseen" if number % 4 == 3 else "video"
-    scene = make_scene(OFFSET + seed + number, "unseen" if group == "unseen" else "test", duration, width / height)
-    questions = tuple(q for kind in VIDEO_KINDS for q in [ask(scene, rng, kind)] if q is not None)
-    return Setting(scene, (width, height), fps, questions, group)
+    duration = rng.choice(LONG if long else (2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
+    group = "long" if long else {3: "unseen", 7: "unseen triple"}.get(number % 8, "video")
+    scene_number = OFFSET + seed + number
+    if group.startswith("unseen"):  # even numbers hold pairs, odd ones triples
+        scene_number = scene_number * 2 + (group == "unseen triple")
+    scene = make_scene(scene_number, "unseen" if group.startswith("unseen") else "test", duration, width / height)
+    return Setting(scene, (width, height), fps, questions_of(scene, number, seed), group)
+
+
+def questions_of(scene: Scene, number: int, seed: int, language: Language = "en") -> tuple[Question, ...]:
+    """One question of each kind that the scene allows; the same ones in either language."""
+    kinds = PICTURE_KINDS if scene.still else VIDEO_KINDS
+    asked = (
+        ask(scene, random.Random(f"question-{seed}-{number}-{scene.duration:g}-{kind}"), kind, language=language)
+        for kind in kinds
+    )
+    return tuple(question for question in asked if question is not None)
 
 
 def encode_held_out(setting: Setting, path: Path) -> Path:
@@ -103,28 +137,32 @@ def encode_held_out(setting: Setting, path: Path) -> Path:
     return encode_clip(setting.scene, path, setting.size, setting.fps)
 
 
-def held_out_clip(number: int, seed: int, folder: Path) -> tuple[Path, list[Question], str]:
-    """The encoded clip `number` of an evaluation, its questions, and its group."""
-    setting = held_out_scene(number, seed)
-    return encode_held_out(setting, folder / "clip.mp4"), list(setting.questions), setting.group
-
-
-def run(answerer: Answerer, clips: int, seed: int = 0) -> list[Asked]:
-    """Ask about `clips` held-out clips, a quarter as many pictures, and a little small talk."""
+def run(
+    answerer: Answerer, clips: int, seed: int = 0, blind: bool = True, share: tuple[int, int] = (0, 1)
+) -> list[Asked]:
+    """Ask about `clips` held-out clips, an eighth as many long ones, a quarter as many pictures, and a little small
+    talk. Every second clip is asked about in Chinese too, never blind. Without `blind` nothing is asked blind: half
+    the time. `share` (n, of) takes every so-manieth clip and picture from the n-th on; the first share talks too."""
     out: list[Asked] = []
+    first, step = share
     with tempfile.TemporaryDirectory() as name:
-        for number in range(clips):
-            path, questions, group = held_out_clip(number, seed, Path(name))
+        settings = [held_out_scene(number, seed) for number in range(clips)]
+        settings += [held_out_scene(number, seed, long=True) for number in range(-(-clips // 8))]
+        for number, setting in list(enumerate(settings))[first::step]:
+            path = encode_held_out(setting, Path(name) / "clip.mp4")
             frames = sample(Clip(path), answerer.sampling, cache=None)
-            out += _ask_all(answerer, frames, questions, group)
-    for number in range(-(-clips // 4)):
-        rng = random.Random(f"picture-{seed}-{number}")
+            out += _ask_all(answerer, frames, setting.questions, setting.group, blind)
+            if number < clips and number % 2 == 0:
+                chinese = questions_of(setting.scene, number, seed, "zh")
+                out += _ask_all(answerer, frames, chinese, "chinese", blind=False)
+    for number in range(first, -(-clips // 4), step):
         width, height, _ = FILES[number % len(FILES)]
         scene = make_scene(OFFSET + seed + number, "test", 0.0, width / height)
         picture = render(scene, [0.0], height, width)[0]
-        questions = [q for kind in PICTURE_KINDS for q in [ask(scene, rng, kind)] if q is not None]
-        out += _ask_all(answerer, picture, questions, "picture")
+        out += _ask_all(answerer, picture, questions_of(scene, number, seed), "picture", blind)
     rng = random.Random(f"talk-{seed}")
+    if first:
+        return out
     for kind in ("greeting", "who", "thanks", "foreign", "no_clip"):
         for _ in range(max(1, clips // 20)):
             question = small_talk(rng, kind, with_clip=False)
@@ -132,26 +170,27 @@ def run(answerer: Answerer, clips: int, seed: int = 0) -> list[Asked]:
     return out
 
 
-def _ask_all(answerer: Answerer, seen: Part, questions: list[Question], group: str) -> list[Asked]:
+def _ask_all(answerer: Answerer, seen: Part, questions: Sequence[Question], group: str, blind: bool) -> list[Asked]:
     grey = blank(seen)
-    return [Asked(group, q, answerer.answer(seen, q.text), answerer.answer(grey, q.text)) for q in questions]
+    return [
+        Asked(group, q, answerer.answer(seen, q.text), answerer.answer(grey, q.text) if blind else None)
+        for q in questions
+    ]
 
 
 def report(asked: list[Asked]) -> dict[str, Any]:
-    """Counts and shares: of every kind over the clips, and of each group over its kinds."""
-    kinds: dict[str, list[Asked]] = defaultdict(list)
+    """Counts and shares: of every kind over the clips of usual length, of each group over its kinds, and of every kind
+    in Chinese. `blind` is 0 where nothing was asked blind. Boxes also have the mean of their overlap with the truth."""
     groups: dict[str, list[Asked]] = defaultdict(list)
     for one in asked:
         groups[one.group].append(one)
-        if one.group in ("video", "unseen"):
-            kinds[one.question.kind].append(one)
-    rows = {kind: _row(several) for kind, several in kinds.items()}
-    mean = {name: _mean([row[name] for row in rows.values()]) for name in ("accuracy", "blind", "floor")}
-    told = [one for one in asked if one.question.kind in ("caption", "list") and one.group in ("video", "unseen")]
+    counted = [one for one in asked if one.group in COUNTED]
+    told = [one for one in counted if one.question.kind in ("caption", "list")]
     return {
-        "kinds": dict(sorted(rows.items(), key=lambda item: -item[1]["accuracy"])),
-        "mean_of_kinds": mean,
-        "groups": {name: _row(several) for name, several in groups.items()},
+        **_by_kind(counted),
+        "groups": {name: _row(groups[name]) for name in GROUPS if groups[name]},
+        "chinese": _by_kind(groups["chinese"]),
+        "asked_blind": [name for name in GROUPS if any(one.blind is not None for one in groups[name])],
         "facts_named": {
             kind: round(_mean([clause_recall(o.answer, o.question.answer) for o in told if o.question.kind == kind]), 4)
             for kind in ("caption", "list")
@@ -159,10 +198,22 @@ def report(asked: list[Asked]) -> dict[str, Any]:
     }
 
 
+def _by_kind(asked: list[Asked]) -> dict[str, Any]:
+    kinds: dict[str, list[Asked]] = defaultdict(list)
+    for one in asked:
+        kinds[one.question.kind].append(one)
+    rows = {kind: _row(several) for kind, several in kinds.items()}
+    return {
+        "kinds": dict(sorted(rows.items(), key=lambda item: -item[1]["accuracy"])),
+        "mean_of_kinds": {name: _mean([row[name] for row in rows.values()]) for name in ("accuracy", "blind", "floor")},
+    }
+
+
 def _row(several: list[Asked]) -> dict[str, Any]:
     hits = sum(right(o.answer, o.question.answer) for o in several)
     low, high = wilson(hits, len(several))
     blind = [right(o.blind, o.question.answer) for o in several if o.blind is not None]
+    boxes = [overlap(o.answer, o.question.answer) for o in several if o.question.kind == "box"]
     return {
         "questions": len(several),
         "right": hits,
@@ -171,6 +222,7 @@ def _row(several: list[Asked]) -> dict[str, Any]:
         "high": round(high, 4),
         "blind": round(_mean([float(b) for b in blind]), 4),
         "floor": round(floor([o.question.answer for o in several]), 4),
+        **({"overlap": _mean(boxes)} if len(boxes) == len(several) else {}),
     }
 
 
@@ -182,23 +234,24 @@ def table(facts: dict[str, Any]) -> str:
     """The report as Markdown."""
     head = "| {} | questions | right | 95 % interval | blind | most frequent answer |\n|---|---|---|---|---|---|\n"
 
-    def line(name: str, r: dict[str, Any]) -> str:
+    def line(name: str, r: dict[str, Any], *groups: str) -> str:
+        blind = f"{r['blind']:.2f}" if set(groups) & set(facts["asked_blind"]) else "–"
         return (
             f"| {name.replace('_', ' ')} | {r['questions']} | {r['accuracy']:.2f} | {r['low']:.2f}–{r['high']:.2f} "
-            f"| {r['blind']:.2f} | {r['floor']:.2f} |\n"
+            f"| {blind} | {r['floor']:.2f} |\n"
         )
 
     mean = facts["mean_of_kinds"]
-    text = head.format("kind of question") + "".join(line(k, r) for k, r in facts["kinds"].items())
-    text += f"| **mean of kinds** | | **{mean['accuracy']:.2f}** | | {mean['blind']:.2f} | {mean['floor']:.2f} |\n"
-    names = {
-        "video": "clips, any pair of colour and shape",
-        "unseen": "clips with a pair never seen in training",
-        "picture": "pictures",
-        "talk": "small talk and questions without a clip",
-    }
+    blind = f"{mean['blind']:.2f}" if set(COUNTED) & set(facts["asked_blind"]) else "–"
+    text = head.format("kind of question") + "".join(line(k, r, *COUNTED) for k, r in facts["kinds"].items())
+    text += f"| **mean of kinds** | | **{mean['accuracy']:.2f}** | | {blind} | {mean['floor']:.2f} |\n"
     text += "\n" + head.format("group, all kinds")
-    text += "".join(line(names[k], r) for k, r in facts["groups"].items())
+    text += "".join(line(GROUPS[k], r, k) for k, r in facts["groups"].items())
+    chinese = facts["chinese"]["mean_of_kinds"]["accuracy"]
+    if facts["chinese"]["kinds"]:
+        text += f"\nAsked in Chinese, the mean of kinds is {chinese:.2f}.\n"
+    if "box" in facts["kinds"]:
+        text += f"\nA box overlaps with the true one by {facts['kinds']['box']['overlap']:.2f} on average.\n"
     named = facts["facts_named"]
     text += (
         "\nOf the facts of a caption (which thing does what) "
@@ -207,33 +260,53 @@ def table(facts: dict[str, Any]) -> str:
     return text
 
 
-def evaluate_folder(folder: Path, clips: int, seed: int = 0, threads: int = 1, out: Path | None = None) -> str:
-    """Measure a model folder, write evaluation.json and evaluation.md into `out` (default: the folder), and return the
-    table. Raises FinetuneError for senseless numbers and EngineError where the folder holds no Keye model."""
+def evaluate_folder(
+    folder: Path, clips: int, seed: int = 0, processes: int = 1, out: Path | None = None, blind: bool = True
+) -> str:
+    """Measure a model folder, write evaluation.json and evaluation.md into `out` (default: the folder), there with
+    every answer, and return the table. `processes` share the clips, each on one thread.
+
+    Raises FinetuneError for senseless numbers and EngineError where the folder holds no Keye model."""
     if clips < 1:
         raise FinetuneError(f"At least one clip is needed, not {clips}.")
-    if threads < 1:
-        raise FinetuneError(f"At least one thread is needed, not {threads}.")
-    torch.set_num_threads(threads)
+    if processes < 1:
+        raise FinetuneError(f"At least one process is needed, not {processes}.")
     began = time.monotonic()
-    asked = run(Answerer(folder), clips, seed)
-    facts = {
-        "command": f"python -m finetune evaluate {folder} --clips {clips} --seed {seed}",
-        "clips": clips,
-        "seed": seed,
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        **report(asked),
-    }
-    where = out or folder
+    if processes == 1:
+        asked = _share_of(folder, clips, seed, blind, (0, 1))
+    else:
+        load_config(folder)  # a folder that is none is said so once
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            shares = [pool.submit(_share_of, folder, clips, seed, blind, (n, processes)) for n in range(processes)]
+            asked = [one for share in shares for one in share.result()]
+    command = f"python -m finetune evaluate {folder} --clips {clips} --seed {seed}{'' if blind else ' --no-blind'}"
+    spent = {"minutes": round((time.monotonic() - began) / 60, 1)}
+    facts = write_evaluation(asked, {"command": command, "clips": clips, "seed": seed, **spent}, out or folder)
+    if out is None:
+        (folder / ANSWERS).unlink()  # of use in a run's folder, and large in a model's
+    return table(facts)
+
+
+ANSWERS = "answers.jsonl"
+
+
+def _share_of(folder: Path, clips: int, seed: int, blind: bool, share: tuple[int, int]) -> list[Asked]:
+    torch.set_num_threads(1)
+    return run(Answerer(folder), clips, seed, blind, share)
+
+
+def write_evaluation(asked: list[Asked], about: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Write evaluation.json, evaluation.md and answers.jsonl into a folder; what the first says."""
     where.mkdir(parents=True, exist_ok=True)
+    facts = {**about, **report(asked)}
     lines = [
         {"group": o.group, "kind": o.question.kind, "question": o.question.text, "answer": o.answer}
         | {"truth": o.question.answer, "blind": o.blind}
         for o in asked
     ]
-    (where / "evaluation.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    (where / ANSWERS).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     (where / "evaluation.md").write_text(table(facts), "utf-8")
-    if out is not None:
-        text = "".join(json.dumps(w, ensure_ascii=False) + "\n" for w in lines)
-        (where / "answers.jsonl").write_text(text, "utf-8")
-    return table(facts)
+    scratch = where / ".evaluation.part"  # last and in one step: where it is, the measuring has ended
+    scratch.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    os.replace(scratch, where / "evaluation.json")
+    return facts

@@ -50,13 +50,21 @@ class Setting:
         return self.duration == 0
 
 
-def draw_setting(rng: random.Random, still: bool) -> Setting:
-    """Sizes, lengths and rates as they may be met: mostly the served ones, some others, so that none is foreign."""
+LENGTHS = (2.0, 2.5, 3.0, 3.0, 4.0, 4.0, 5.0, 5.0, 5.0, 6.0, 6.0, 8.0)
+LONG = (10.0, 12.0, 16.0)
+"""Seconds of the clips, and of those that are met less often."""
+
+
+def draw_setting(rng: random.Random, still: bool, longest: float = 8.0) -> Setting:
+    """Sizes, lengths and rates as they may be met: mostly the served ones, some others, so that none is foreign. No
+    clip lasts more than `longest` seconds."""
     file = rng.choice(SHAPES_OF_FILES)
     tokens = rng.choices((16, 9, 12, 20), (0.76, 0.08, 0.08, 0.08))[0]
     fps = rng.choices((2.0, 1.0, 3.0, 4.0), (0.76, 0.1, 0.04, 0.1))[0]
     sampling = replace(Sampling(**SAMPLING), fps=fps, max_frame_tokens=tokens, budget=16 * tokens)
-    duration = 0.0 if still else rng.choice((2.0, 2.5, 3.0, 3.0, 4.0, 4.0, 5.0, 5.0, 5.0, 6.0, 6.0, 8.0))
+    duration = 0.0 if still else rng.choice(LENGTHS)
+    if not still and longest >= LONG[0] and rng.random() < 0.12:
+        duration = rng.choice([seconds for seconds in LONG if seconds <= longest])
     size = frame_size(file[1], file[0], sampling.min_frame_tokens, tokens, tokens)
     assert size is not None
     path = rng.choices(_PATHS, _PATH_SHARES)[0]
@@ -65,7 +73,7 @@ def draw_setting(rng: random.Random, still: bool) -> Setting:
     return Setting(file, size, duration, rng.choice((24, 25, 30)), sampling, path)
 
 
-def shoot(setting: Setting, seeds: range, most: int = 3) -> tuple[list[Scene], list[np.ndarray], float]:
+def shoot(setting: Setting, seeds: range, most: int = 4) -> tuple[list[Scene], list[np.ndarray], float]:
     """The training scenes with these numbers and at most `most` things, of each uint8 RGB [frames, height, width, 3],
     and the frames per second that the model is told of (0 for pictures)."""
     aspect = setting.file[0] / setting.file[1]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.world.render import letter_centres, render_labels
-from finetune.world.scene import BACKGROUNDS, COLOURS, LETTERS, MOTIONS, SHAPES, Scene
+from finetune.world.render import box, letter_centres, render_labels
+from finetune.world.scene import BACKGROUNDS, COLOURS, LETTERS, MOTIONS, SHAPES, TEXTURES, Scene, Thing
 
 PATCH, TOKEN = 14, 28
 CHARACTERS = "".join(sorted(set(LETTERS + "01")))
@@ -27,18 +27,25 @@ PATCH_TARGETS = {
     # Where the patch lies. What a tower is not asked for it drops, and with it every question of place.
     "row": 8,
     "column": 8,
+    "texture": len(TEXTURES),
 }
+BINS = 25
+"""Of a coordinate of a box: 40 thousandths of the picture's width or height each."""
+
+_SIDES = ("x1", "y1", "x2", "y2")
 TOKEN_TARGETS = {
     "colour": len(COLOURS) + 1,
     "shape": len(SHAPES),
     "size": 2,
     "motion": len(MOTIONS),  # so far: a token sees only the frames before its own
     "event": len(EVENTS) + 1,  # what has happened here so far; the last: nothing
-    "second": 8,  # in which it happened
-    "clock": 8,  # the second that this frame shows
+    "second": 16,  # in which it happened
+    "clock": 16,  # the second that this frame shows
     "left": len(CHARACTERS) + 1,  # the character in the left half of the token
     "right": len(CHARACTERS) + 1,
     "place": 5,  # which character of the text is the first of this token
+    "texture": len(TEXTURES),
+    **dict.fromkeys(_SIDES, BINS),  # the box of the thing here, if it rests before a camera that does
 }
 
 _MOVED = 0.09  # units of the shorter side: from here on a motion is told from rest
@@ -60,7 +67,7 @@ def patch_labels(scene: Scene, times: np.ndarray, size: tuple[int, int]) -> dict
     _name_things(scene, times, on, owner, out)
     if len(times) > 1:
         for k, thing in enumerate(scene.things):
-            out["axis"][on & (owner == k)] = axes[thing.motion]
+            out["axis"][on & (owner == k)] = axes.get(thing.motion, IGNORE)
     out["character"][:] = len(CHARACTERS)
     for letter, x, y in letter_centres(scene, height, width):
         column, row = int(x // PATCH), int(y // PATCH)
@@ -80,6 +87,11 @@ def token_labels(scene: Scene, times: np.ndarray, size: tuple[int, int]) -> dict
     out = {name: np.full(owner.shape, IGNORE, np.int64) for name in TOKEN_TARGETS}
     out["colour"][off] = len(COLOURS)
     _name_things(scene, times, on, owner, out)
+    if scene.camera.kind == "none":
+        for k, thing in enumerate(scene.things):
+            if thing.resting:
+                for side, share in zip(_SIDES, box(scene, thing), strict=True):
+                    out[side][on & (owner == k)] = min(max(int(share * BINS), 0), BINS - 1)
     out["clock"][:] = np.minimum(times.astype(np.int64), TOKEN_TARGETS["clock"] - 1)[:, None]
     if len(times) > 1:
         out["event"][on | off] = len(EVENTS)
@@ -121,14 +133,17 @@ def _shares(drawn: np.ndarray, things: int, cell: int) -> np.ndarray:
 def _name_things(scene: Scene, times: np.ndarray, on: np.ndarray, owner: np.ndarray, out: dict[str, Any]) -> None:
     for k, thing in enumerate(scene.things):
         here = on & (owner == k)
-        out["shape"][here] = SHAPES.index(thing.shape)
+        out["shape"][here] = SHAPES.index(thing.shape) if thing.shape in SHAPES else IGNORE
+        out["texture"][here] = TEXTURES.index(thing.texture)
         out["size"][here] = int(thing.big)
         colours = np.array([COLOURS.index(thing.colour_at(t)) for t in times])
         out["colour"][here] = np.broadcast_to(colours[:, None], here.shape)[here]
 
 
-def _label_motion(thing: Any, times: np.ndarray, duration: float, here: np.ndarray, out: np.ndarray) -> None:
+def _label_motion(thing: Thing, times: np.ndarray, duration: float, here: np.ndarray, out: np.ndarray) -> None:
     """Says nothing of the first frames, in which what moves has hardly moved and what rests might."""
+    if thing.motion not in MOTIONS:
+        return
     moved = (abs(thing.dx) + abs(thing.dy)) * times / duration
     told = times >= 0.35 * duration if thing.motion == "still" else moved >= _MOVED
     out[here & told[:, None]] = MOTIONS.index(thing.motion)

@@ -57,8 +57,11 @@ class Muon(torch.optim.Optimizer):
                     p.add_(push.view_as(p), alpha=-group["lr"] * scale)
 
 
-def optimizers(modules: dict[str, nn.Module], lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the named `modules`, AdamW for embeddings, heads, norms and biases.
+def optimizers(
+    modules: dict[str, nn.Module], lr: float, adam_lr: float, decay: float = 0.0
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the named `modules`, AdamW for embeddings, heads, norms and biases; AdamW for
+    everything where Muon's `lr` is 0. AdamW's weights decay by `decay`.
 
     Each group remembers its `peak` rate, which a schedule multiplies."""
     matrices, rest = [], []
@@ -67,11 +70,12 @@ def optimizers(modules: dict[str, nn.Module], lr: float, adam_lr: float) -> list
             if not p.requires_grad:
                 continue
             ends = any(word in name for word in ("embed_tokens", "position_embedding", "lm_head", "heads"))
-            (matrices if p.ndim >= 2 and not ends else rest).append(p)
+            (matrices if lr and p.ndim >= 2 and not ends else rest).append(p)
     made: list[torch.optim.Optimizer] = []
     if matrices:
         made.append(Muon(matrices, lr=lr))
-    made.append(torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.0))
+    if rest:
+        made.append(torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=decay))
     for optimizer in made:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

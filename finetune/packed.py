@@ -6,11 +6,10 @@ prefix, so every logit is what a separate sequence would give."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
@@ -32,9 +31,21 @@ class PackedBatch:
     grid: Tensor | None  # int64 [clips, 3]
     kinds: list[str]  # of every learnt answer, in the order of the clips, for the log
     kind_of: Tensor  # int64 [clips, rows, length]: index into `kinds` where labels are learnt, else -1
-    truth: dict[str, Tensor] | None = (
-        None  # of every visual token, int64 [clips * tokens]: finetune.labels.token_labels
-    )
+    truth: dict[str, Tensor] | None = None  # of every visual token, int64 [clips * tokens]: finetune.labels
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same on a device."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: moved(inner) for name, inner in value.items()}
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})
+
+
+NOTHING = torch.tensor([[1, 2, 2]])
+"""The grid of the smallest picture there is."""
 
 
 class Output(NamedTuple):
@@ -44,10 +55,16 @@ class Output(NamedTuple):
 
 
 def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad: bool = False) -> Output:
-    """One pass over a batch. With `tower_grad` False no gradient reaches the vision tower; the projector always
-    learns."""
+    """One pass over a batch. With `tower_grad` False no gradient reaches the vision tower.
+
+    A batch without pictures sends one through tower and projector all the same, and takes it times nothing: each
+    process must have a gradient for every weight, or the others wait for ever."""
     hidden = model.model.embed_tokens(batch.prefix_ids)
     token, seen = None, None
+    if batch.pixels is None:
+        with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
+            features = model.visual(hidden.new_zeros(4, 3, 14, 14), NOTHING)
+        hidden = hidden + 0.0 * model.mlp_AR(features, NOTHING)[0].sum()
     if batch.pixels is not None:
         assert batch.grid is not None
         with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
@@ -61,8 +78,9 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
     positions = torch.cat((batch.prefix_positions, batch.row_positions.flatten(1).expand(3, -1, -1)), dim=2)
     cos, sin = rotary_tables(model.config, positions, x.dtype)
     same = batch.segments[..., :, None] == batch.segments[..., None, :]
-    own = (same & torch.ones(length, length, dtype=torch.bool).tril()).unsqueeze(2)  # [clips, rows, 1, length, length]
-    causal = torch.ones(prefix, prefix, dtype=torch.bool).tril()
+    causal = torch.ones(max(prefix, length), max(prefix, length), dtype=torch.bool, device=x.device).tril()
+    own = (same & causal[:length, :length]).unsqueeze(2)  # [clips, rows, 1, length, length]
+    causal = causal[:prefix, :prefix]
     learnt = batch.labels.flatten(1) != -100
     middle = len(model.model.layers) // 2
     for i, layer in enumerate(model.model.layers):
@@ -75,11 +93,6 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
         x = x + layer.self_attn.o_proj(mixed)
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return Output(model.lm_head(model.model.norm(x)), batch.labels.flatten(1)[learnt], seen)
-
-
-def loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the learnt tokens, float32."""
-    return F.cross_entropy(logits.float(), labels)
 
 
 def _attend(

@@ -4,6 +4,7 @@ token what it should know, a thousand times as often as the answers to questions
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.keye import KeyeForConditionalGeneration
-from finetune.footage import Setting, draw_setting, shoot, to_patches
+from finetune.footage import draw_setting, shoot, to_patches
 from finetune.labels import IGNORE, PATCH_TARGETS, TOKEN_TARGETS, batch_labels, patch_labels
 from finetune.world.clips import sampled_times
+from finetune.world.questions import ask
+from finetune.world.scene import Scene
 
 Scores = dict[str, tuple[int, int]]
 """Of each target, how many were right and counted."""
@@ -21,7 +24,14 @@ Scores = dict[str, tuple[int, int]]
 TOWER_WEIGHTS = {"colour": 2.0, "shape": 3.0, "character": 1.5, "background": 0.3, "row": 0.5, "column": 0.5}
 """What is hard to see, or asked for most, counts for more."""
 
-DECODER_WEIGHTS = {"motion": 2.0, "event": 2.0, "second": 2.0, "clock": 0.5}
+DECODER_WEIGHTS = {
+    "motion": 2.0,
+    "event": 2.0,
+    "second": 2.0,
+    "clock": 0.5,
+    "texture": 0.5,
+    **dict.fromkeys(("x1", "y1", "x2", "y2"), 0.3),
+}
 
 _COMMON = {"colour": 0.1, "character": 0.05, "left": 0.05, "right": 0.05, "event": 0.1}
 """Targets whose last value means that nothing is there. It is met nearly everywhere: this is its weight."""
@@ -44,9 +54,10 @@ class Probes(nn.Module):
         for name, head in self.heads.items():
             known = labels[name] != IGNORE
             if not bool(known.any()):
+                total = total + 0.0 * head(features[:0]).sum()  # a gradient for every weight, in every process
                 continue
             logits, truth = head(features[known]).float(), labels[name][known]
-            balance = torch.ones(self.targets[name])
+            balance = torch.ones(self.targets[name], device=features.device)
             balance[-1] = _COMMON.get(name, 1.0)
             total = total + self.weights.get(name, 1.0) * F.cross_entropy(logits, truth, balance)
             counted = truth != self.targets[name] - 1 if name in _COMMON else torch.ones_like(truth, dtype=torch.bool)
@@ -62,19 +73,27 @@ def decoder_probes(model: KeyeForConditionalGeneration) -> Probes:
     return Probes(model.config.hidden_size, TOKEN_TARGETS, DECODER_WEIGHTS)
 
 
-def probe_batch(number: int, seed: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Pixels [patches, 3, 14, 14], grid [items, 3] and labels of one warm-up batch: pictures, or clips, because the
-    tower of the Preview sees a clip as one sequence and must not meet that later for the first time."""
-    rng = random.Random(f"{seed}-probe-{number}")
+def probe_batch(rng: random.Random) -> tuple[Tensor, Tensor, dict[str, Tensor], list[str]]:
+    """Pixels [patches, 3, 14, 14], grid [items, 3], labels and descriptions of one batch for the tower: pictures, or
+    clips, because the tower of the Preview sees a clip as one sequence and must not meet that later for the first
+    time."""
     still = rng.random() < 0.8
     setting = draw_setting(rng, still)
     if setting.path == "h264":
-        setting = Setting(**{**setting.__dict__, "path": "scaled"})
+        setting = replace(setting, path="scaled")
     frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
     items = max(2, round(24 / frames))  # many small steps teach shapes sooner than few large ones
-    first = seed * 1_000_000_007 + 500_000_000 + number * 64
+    first = rng.getrandbits(44)
     scenes, images, _ = shoot(setting, range(first, first + items))
     times = np.zeros(1)
     if not still:
         times, _ = sampled_times(setting.duration, setting.video_fps, setting.sampling)
-    return *to_patches(images), batch_labels([patch_labels(scene, times, setting.size) for scene in scenes])
+    labels = batch_labels([patch_labels(scene, times, setting.size) for scene in scenes])
+    return *to_patches(images), labels, [describe(scene, rng) for scene in scenes]
+
+
+def describe(scene: Scene, rng: random.Random) -> str:
+    """All that is to see in one sentence or two."""
+    told = ask(scene, rng, "list" if scene.still else "caption", plain=True)
+    assert told is not None
+    return f"{told.answer} {scene.text}".strip()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from engine.keye import KeyeConfig, KeyeForConditionalGeneration
-from finetune.tokenizer import save_tokenizer
+from finetune.checkpoint import write_model
+from finetune.tokenizer import save_tokenizer, train_tokenizer
 
 SAMPLING: dict[str, Any] = {
     "name": "keye-nano",
@@ -97,49 +96,37 @@ def new_model(tokenizer: Tokenizer, seed: int = 0) -> KeyeForConditionalGenerati
     return KeyeForConditionalGeneration(KeyeConfig(**fields)).float()
 
 
-def save_checkpoint(
-    folder: Path, model: KeyeForConditionalGeneration, tokenizer: Tokenizer, card: str | None = None
-) -> None:
-    """Write a folder that `engine.keye.load_model` and `KeyeProcessor.from_pretrained` read, weights in bfloat16.
-
-    An existing folder is replaced file by file, the weights last, each in one step: a reader never sees half a file."""
-    scratch = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    config = nano_config(tokenizer)
-    ends = [config["eos_token_id"], config["pad_token_id"]]
-    files: dict[str, dict[str, Any]] = {
-        "config.json": config,
-        # Greedy: it has one short answer to a question, and a drawn one is more often wrong.
-        "generation_config.json": {
-            "bos_token_id": config["bos_token_id"],
-            "do_sample": False,
-            "eos_token_id": ends,
-            "pad_token_id": config["pad_token_id"],
-            "suppress_tokens": [config["image_token_id"], config["video_token_id"]],
-        },
-        "preprocessor_config.json": {
-            "min_pixels": MIN_PIXELS,
-            "max_pixels": MAX_PIXELS,
-            "patch_size": 14,
-            "temporal_patch_size": 1,
-            "merge_size": 2,
-            "image_mean": [0.5, 0.5, 0.5],
-            "image_std": [0.5, 0.5, 0.5],
-            "processor_class": "KeyeProcessor",
-            "model_type": "Keye",
-            "sampling": SAMPLING,
-        },
-    }
-    for name, content in files.items():
-        (scratch / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    save_tokenizer(tokenizer, scratch)
-    weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, scratch / "model.safetensors", metadata={"format": "pt"})
-    (scratch / "model.safetensors").chmod(0o644)  # the library writes it for its owner alone
-    if card is not None:
-        (scratch / "README.md").write_text(card, "utf-8")
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(scratch.iterdir(), key=lambda p: p.suffix == ".safetensors"):
-        os.replace(path, folder / path.name)
-    scratch.rmdir()
+def new_checkpoint(folder: Path, seed: int = 0) -> None:
+    """Write an untrained keye-nano, in float32, to a folder that `engine.keye.load_model` and
+    `KeyeProcessor.from_pretrained` read."""
+    tokenizer = train_tokenizer()
+    with tempfile.TemporaryDirectory() as name:
+        companions = Path(name)
+        config = nano_config(tokenizer)
+        files: dict[str, dict[str, Any]] = {
+            "config.json": config,
+            # Greedy: it has one short answer to a question, and a drawn one is more often wrong.
+            "generation_config.json": {
+                "bos_token_id": config["bos_token_id"],
+                "do_sample": False,
+                "eos_token_id": [config["eos_token_id"], config["pad_token_id"]],
+                "pad_token_id": config["pad_token_id"],
+                "suppress_tokens": [config["image_token_id"], config["video_token_id"]],
+            },
+            "preprocessor_config.json": {
+                "min_pixels": MIN_PIXELS,
+                "max_pixels": MAX_PIXELS,
+                "patch_size": 14,
+                "temporal_patch_size": 1,
+                "merge_size": 2,
+                "image_mean": [0.5, 0.5, 0.5],
+                "image_std": [0.5, 0.5, 0.5],
+                "processor_class": "KeyeProcessor",
+                "model_type": "Keye",
+                "sampling": SAMPLING,
+            },
+        }
+        for file, content in files.items():
+            (companions / file).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        save_tokenizer(tokenizer, companions)
+        write_model(folder, new_model(tokenizer, seed).state_dict(), companions)

@@ -10,9 +10,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from finetune.world.phrases import ANSWERS, FOREIGN, GREETINGS, THANKS, WHO
+from finetune.world import phrases, phrases_zh
 from finetune.world.questions import draw
-from finetune.world.scene import BACKGROUNDS, COLOURS, SHAPES, make_scene
+from finetune.world.scene import BACKGROUNDS, COLOURS, NEW_MOTIONS, NEW_SHAPES, SHAPES, TEXTURES, make_scene
 
 SPECIAL = [
     "<|endoftext|>",
@@ -78,12 +78,14 @@ CHAT_TEMPLATE = (
 )
 """The published template of the processor."""
 
-VOCABULARY = 1280
+VOCABULARY = 1536
 
 # A capital that does not begin a word, and every digit, is a token of its own: made-up text and times are read and
-# written character by character. `Red` stays whole, so that an answer is told from others by its first token.
-_SINGLE = r"[A-Z](?![a-z])|[0-9]"
-_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# written character by character. `Red` stays whole, so that an answer is told from others by its first token. The
+# world's Chinese words stay whole too, the longest first, and so does what stands between two numbers of a box.
+_CHINESE = "|".join(sorted(phrases_zh.WORDS, key=lambda word: (-len(word), word)))
+_SINGLE = rf"[A-Z](?![a-z])|[0-9]|, (?=[0-9])|{_CHINESE}"
+_WORDS = r"\A, \z|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def corpus(seed: int = 0, scenes: int = 3000) -> Iterator[str]:
@@ -91,14 +93,16 @@ def corpus(seed: int = 0, scenes: int = 3000) -> Iterator[str]:
     rng = random.Random(seed)
     for i in range(scenes):
         scene = make_scene(i, duration=rng.choice((0, 2, 4, 8)))
-        for question in draw(scene, rng, 8):
+        for question in draw(scene, rng, 8, chinese=0.35):
             yield question.text
             yield question.answer
     for _ in range(200):
-        yield from GREETINGS + WHO + THANKS + FOREIGN + tuple(ANSWERS.values())
+        for talk in (phrases, phrases_zh):
+            yield from talk.GREETINGS + talk.WHO + talk.THANKS + talk.FOREIGN + tuple(talk.ANSWERS.values())
         yield from ("system\nYou are a helpful assistant.", "user\n", "assistant\n")
         yield from ("<analysis>", "</analysis>", "<answer>", "</answer>", "/think", "/no_think", "\\boxed{")
-        for word in COLOURS + SHAPES + BACKGROUNDS:
+        yield from phrases_zh.WORDS
+        for word in COLOURS + SHAPES + BACKGROUNDS + TEXTURES + NEW_SHAPES + NEW_MOTIONS:
             yield from (word, f" {word}", word.capitalize(), f" {word}s")
 
 

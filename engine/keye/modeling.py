@@ -140,6 +140,25 @@ class KeyeForConditionalGeneration(KeyePreTrainedModel, KeyeGenerationMixin):
         features = features.to(inputs_embeds.device, inputs_embeds.dtype)
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features)
 
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        image_embeds: Embeds = None,
+        pixel_values_videos: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        video_embeds: Embeds = None,
+    ) -> Tensor:
+        """What the decoder reads, [batch, length, hidden]: words, and what is seen in the places of `input_ids`
+        [batch, length] that hold a placeholder. Raises EngineError where media and placeholders do not agree."""
+        embeds = self.model.embed_tokens(input_ids)
+        images, videos = self.visual_features(
+            pixel_values, image_grid_thw, image_embeds, pixel_values_videos, video_grid_thw, video_embeds
+        )
+        embeds = self._place(embeds, input_ids, images, self.config.image_token_id, "image")
+        return self._place(embeds, input_ids, videos, self.config.video_token_id, "video")
+
     # -- reading ------------------------------------------------------------------------------------------------
 
     @can_return_tuple
@@ -193,12 +212,15 @@ class KeyeForConditionalGeneration(KeyePreTrainedModel, KeyeGenerationMixin):
             rope_deltas = getattr(past_key_values, "rope_deltas", None)
         if inputs_embeds is None:
             assert input_ids is not None
-            inputs_embeds = self.model.embed_tokens(input_ids)
-            images, videos = self.visual_features(
-                pixel_values, image_grid_thw, image_embeds, pixel_values_videos, video_grid_thw, video_embeds
+            inputs_embeds = self.embed(
+                input_ids,
+                pixel_values,
+                image_grid_thw,
+                image_embeds,
+                pixel_values_videos,
+                video_grid_thw,
+                video_embeds,
             )
-            inputs_embeds = self._place(inputs_embeds, input_ids, images, self.config.image_token_id, "image")
-            inputs_embeds = self._place(inputs_embeds, input_ids, videos, self.config.video_token_id, "video")
         assert inputs_embeds is not None
         if rope_deltas is None:
             # The positions were given: what follows continues after the largest of them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Protocol
 
 from engine.errors import EngineError
 from engine.video.types import Clip, Frames, Sampling
@@ -23,6 +24,14 @@ def cache_key(file: Path, clip: Clip, sampling: Sampling) -> Key:
             f"{file.name} cannot be read ({error.strerror}); give a video file on this machine."
         ) from None
     return (str(file), stat.st_mtime_ns, stat.st_size, clip.start, clip.end, sampling)
+
+
+class FrameKeeper(Protocol):
+    """Where frames are looked up before a clip is decoded, and left after it was."""
+
+    def get(self, key: Key) -> Frames | None: ...
+
+    def put(self, key: Key, frames: Frames) -> None: ...
 
 
 class FrameCache:

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.errors import EngineError
 from engine.video.budget import Size, fast_size, frame_size, plan, slow_fast_sizes, tokens_of
-from engine.video.cache import FrameCache, cache_key
+from engine.video.cache import FrameCache, FrameKeeper, cache_key
 from engine.video.container import regular_file
 from engine.video.decode import frames_at, resize
 from engine.video.probe import probe
@@ -37,7 +37,7 @@ def sample(
     info: VideoInfo | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
-    cache: FrameCache | None = CACHE,
+    cache: FrameKeeper | None = CACHE,
 ) -> Frames:
     """What the model sees of `clip`: frames at their true presentation times, turned for display, scaled, costing at
     most `sampling.budget` tokens in total.

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-_CSS = Path(__file__).resolve().parents[2] / "assets" / "report.css"
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_SHOWN = 1500  # characters of one text
+from finetune.pages import document
+from finetune.pages import table as _table
+from finetune.pages import text as _text
 
 Words = Callable[[str], str]
 """Puts a fixed text into the reader's language."""
@@ -35,14 +34,7 @@ def page(facts: dict[str, Any], worst: Sequence[dict[str, Any]]) -> str:
         _examples(worst),
         _method(facts),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(facts['title'])} · {_text(facts['settings']['model'])}</title>"
-        f"<style>{_CSS.read_text('utf-8')}</style></head>\n"
-        f'<body class="kb-page"><main class="kb">{"".join(parts)}</main></body></html>\n'
-    )
+    return document(f"{facts['title']} · {facts['settings']['model']}", "".join(parts))
 
 
 def _header(facts: dict[str, Any]) -> str:
@@ -209,24 +201,6 @@ def _method(facts: dict[str, Any]) -> str:
     return "<h2>How it was measured</h2><ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[str], text_from: int = 99) -> str:
-    cells = "".join(
-        f"<th scope='col'{' class=kb-text' if at >= text_from else ''}>{_broken(head)}</th>"
-        for at, head in enumerate(heads)
-    )
-    return (
-        f'<div class="kb-scroll" tabindex="0"><table><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _broken(head: str) -> str:
-    """A heading on two lines where it is a model's: its name, and its size or how it was asked."""
-    if not any(character.isdigit() for character in head):
-        return _text(head)
-    return "<br>".join(_text(part).replace("-", "&#8209;") for part in head.split(" ", 1))
-
-
 def _name(task: str) -> str:
     """A task's name that may be broken after an underscore."""
     return _text(task).replace("_", "_<wbr>")
@@ -238,8 +212,3 @@ def _range(share: dict[str, Any]) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _text(value: object) -> str:
-    text = str(value)
-    return escape(text if len(text) <= _SHOWN else text[:_SHOWN] + " …", quote=True)

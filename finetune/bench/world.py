@@ -47,7 +47,7 @@ BENCHMARK = Benchmark(
     tasks=("World",),
     read=_read,
     layout="nothing: its clips are made there",
-    notes=("Scenes never seen in training; right means every word right.",),
+    notes=("Scenes never seen in training; right means every word right, of a box half of both shared.",),
     needs_data=False,
     mode="auto",
 )

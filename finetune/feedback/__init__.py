@@ -1,4 +1,4 @@
-"""What people asked, what they got and what they thought of it: one SQLite file.
+"""What people asked, what they got and what they thought of it, and the runs that train on it: one SQLite file.
 
 store = Store("data/studio.sqlite")
 talk = store.new_conversation("What happens at the end?")
@@ -10,6 +10,8 @@ store.finish_answer(answer.id, "stop", text="The ball drops.")
 
 from finetune.feedback.export import export_conversation
 from finetune.feedback.rows import Answer, AnswerFacts, Conversation, History, Question, Turn, Video
+from finetune.feedback.run_rows import Metric, Run, Stage
+from finetune.feedback.runs import Runs
 from finetune.feedback.store import Store
 
 __all__ = [
@@ -17,7 +19,11 @@ __all__ = [
     "AnswerFacts",
     "Conversation",
     "History",
+    "Metric",
     "Question",
+    "Run",
+    "Runs",
+    "Stage",
     "Store",
     "Turn",
     "Video",

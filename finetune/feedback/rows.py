@@ -113,7 +113,7 @@ class History:
 
 
 def video_of(row: Row) -> Video:
-    return Video(row["sha256"], row["name"], row["path"], _loads(row["probe"]), row["created"])
+    return Video(row["sha256"], row["name"], row["path"], loads(row["probe"]), row["created"])
 
 
 def conversation_of(row: Row) -> Conversation:
@@ -130,7 +130,7 @@ def question_of(row: Row) -> Question:
         start=row["clip_start"],
         end=row["clip_end"],
         mode=row["mode"],
-        sampling=_loads(row["sampling"]),
+        sampling=loads(row["sampling"]),
         created=row["created"],
     )
 
@@ -138,11 +138,11 @@ def question_of(row: Row) -> Question:
 def answer_of(row: Row) -> Answer:
     fields = {key: value for key, value in row.items() if key not in ("question_id", "writer_pid", "writer_started")}
     for key in ("decoding", "frames", "usage", "timings", "reasoning"):
-        fields[key] = None if fields[key] is None else _loads(fields[key])
+        fields[key] = None if fields[key] is None else loads(fields[key])
     return Answer(question=row["question_id"], **fields)
 
 
-def _loads(text: str) -> dict[str, Any]:
+def loads(text: str) -> dict[str, Any]:
     # Only valid JSON is ever written, so anything else is damage to the file, and is told as such.
     try:
         found = json.loads(text)

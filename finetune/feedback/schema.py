@@ -80,5 +80,58 @@ def m002_reasoning(db: Database) -> None:
     db.execute("ALTER TABLE answers ADD COLUMN reasoning TEXT CHECK (reasoning IS NULL OR json_valid(reasoning))")
 
 
+@migrations()
+def m003_runs(db: Database) -> None:
+    """Runs of a recipe, their stages, and the figures noted while they train (finetune.feedback.runs).
+
+    A run that is only queued has no writer yet. A figure belongs to a step of a stage, so that a resumed stage writes
+    over what it trains again."""
+    for statement in (
+        """CREATE TABLE runs (
+            id TEXT PRIMARY KEY NOT NULL,
+            name TEXT NOT NULL,
+            recipe TEXT NOT NULL CHECK (json_valid(recipe)),
+            folder TEXT NOT NULL,
+            status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'paused', 'done', 'failed', 'stopped')),
+            sentence TEXT,
+            model TEXT,
+            code TEXT NOT NULL,
+            seed INTEGER NOT NULL,
+            created TEXT NOT NULL,
+            updated TEXT NOT NULL,
+            writer_pid INTEGER,
+            writer_started TEXT,
+            CHECK (status != 'running' OR (writer_pid IS NOT NULL AND writer_started IS NOT NULL))
+        ) STRICT""",
+        """CREATE TABLE stages (
+            run_id TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
+            name TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            status TEXT NOT NULL CHECK (status IN ('running', 'paused', 'done', 'failed', 'stopped')),
+            folder TEXT,
+            seconds REAL NOT NULL,
+            examples INTEGER NOT NULL,
+            tokens INTEGER NOT NULL,
+            steps INTEGER NOT NULL,
+            accuracy TEXT CHECK (accuracy IS NULL OR json_valid(accuracy)),
+            created TEXT NOT NULL,
+            updated TEXT NOT NULL,
+            PRIMARY KEY (run_id, name)
+        ) STRICT""",
+        """CREATE TABLE metrics (
+            run_id TEXT NOT NULL,
+            stage TEXT NOT NULL,
+            step INTEGER NOT NULL,
+            figures TEXT NOT NULL CHECK (json_valid(figures)),
+            created TEXT NOT NULL,
+            PRIMARY KEY (run_id, stage, step),
+            FOREIGN KEY (run_id, stage) REFERENCES stages(run_id, name) ON DELETE CASCADE
+        ) STRICT""",
+        "CREATE INDEX runs_of_folder ON runs(folder, id)",
+        "CREATE INDEX runs_running ON runs(writer_pid) WHERE status = 'running'",
+    ):
+        db.execute(statement)
+
+
 STEPS = tuple(step.name for step in migrations.pending(Database(memory=True, execute_plugins=False)))
 """Every step there is, in order."""

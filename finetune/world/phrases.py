@@ -12,7 +12,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "Which colour is {the}?",
         "What's the color of {the}?",
         "Tell me the colour of {the}.",
-        "{The} is what colour?",
+        "{the} is what colour?",
     ),
     "shape": (
         "What shape is {the}?",
@@ -69,6 +69,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "Which is bigger, {the} or {other}?",
         "Which shape is bigger, {the} or {other}?",
         "What is larger, {the} or {other}?",
+    ),
+    "bigger_of_two": (  # the same kind, where nothing needs a name
         "Which one is bigger?",
         "Which shape is the biggest?",
     ),
@@ -90,7 +92,10 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "moves": (
         "Does {the} move?",
         "Is {the} moving?",
+    ),
+    "rests": (  # the same kind, the other way round
         "Does {the} stay still?",
+        "Is {the} at rest?",
     ),
     "event": (
         "What happens to {the}?",
@@ -151,6 +156,58 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "What is happening?",
         "What is going on in this video?",
         "Summarize the video.",
+    ),
+    "box": (
+        "Where exactly is {the}?",
+        "Give the box of {the}.",
+        "Locate {the}.",
+        "What is the bounding box of {the}?",
+        "Draw a box around {the}.",
+        "Give the bounding box of {the}.",
+    ),
+    "order": (
+        "What happens {first}?",
+        "What happens {first} in the video?",
+        "Which event comes {first}?",
+        "Tell me what happens {first}.",
+    ),
+    "texture": (
+        "Is {the} plain, striped or dotted?",
+        "What pattern does {the} have?",
+        "What texture does {the} have?",
+        "What is the pattern of {the}?",
+    ),
+    "sum": (
+        "How many {groups} are there together?",
+        "How many {groups} are there in all?",
+        "How many {groups} do you see together?",
+        "Count the {groups} together.",
+    ),
+    "hop_colour": (
+        "What colour is {that}?",
+        "What color is {that}?",
+        "Which colour is {that}?",
+        "Tell me the colour of {that}.",
+    ),
+    "hop_shape": (
+        "What shape is {that}?",
+        "Which shape is {that}?",
+        "What is {that}?",
+    ),
+    "after": (
+        "How many shapes are there after {the} {does}?",
+        "How many shapes do you see after {the} {does}?",
+        "After {the} {does}, how many shapes are there?",
+    ),
+    "left_after": (  # of the kind `after`: it has disappeared
+        "How many shapes are left after {the} {does}?",
+        "After {the} {does}, how many shapes are left?",
+        "How many shapes are there after {the} {does}?",
+    ),
+    "more": (
+        "Are there more {group} or more {other}?",
+        "Do you see more {group} or more {other}?",
+        "Which are there more of, {group} or {other}?",
     ),
 }
 

@@ -33,6 +33,7 @@ BACKGROUND_RGB = {
 }
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
+_ROUNDS, _ROUND = ("circle", "ring"), 0.93  # round shapes look as large as others at a smaller radius
 TEXT_HEIGHT = 0.125
 """Height of a capital letter, in units of the shorter side."""
 
@@ -41,21 +42,24 @@ def render(scene: Scene, times: Sequence[float], height: int, width: int) -> np.
     """uint8 RGB [frames, height, width, 3]: the scene at each of `times` (seconds)."""
     tone = random.Random(f"look-{scene.seed}-{scene.split}")
     backdrop = _backdrop(scene, tone, height, width)
-    tints = {thing: tone.uniform(-14, 14) for thing in scene.things}
-    if scene.text:
-        for letter, x, y, scale in letters(scene, height, width):
-            origin = (round(x), round(y))
-            thick = max(1, round(scale * 1.3))
-            cv2.putText(backdrop, letter, origin, _FONT, scale, (0, 0, 0), thick + max(1, thick), cv2.LINE_AA)
-            cv2.putText(backdrop, letter, origin, _FONT, scale, (250, 250, 250), thick, cv2.LINE_AA)
+    tints = [tone.uniform(-14, 14) for _ in scene.things]
+    filmed = scene.camera.kind != "none"
+    if not filmed:
+        _write(backdrop, scene)
+    side = min(height, width)
     frames = np.empty((len(times), height, width, 3), np.uint8)
     for i, time in enumerate(times):
         frame = frames[i]
-        frame[:] = backdrop
-        for thing in scene.things:
+        frame[:] = _filmed(backdrop, scene, time) if filmed and scene.texture != "plain" else backdrop
+        for thing, tint in zip(scene.things, tints, strict=True):
             if thing.visible(time):
-                colour = tuple(min(max(c + tints[thing], 0), 255) for c in RGB[thing.colour_at(time)])
-                _draw(frame, thing, thing.place(time, scene.duration), min(height, width), colour, cv2.LINE_AA)
+                colour = tuple(min(max(c + tint, 0), 255) for c in RGB[thing.colour_at(time)])
+                seen = scene.seen(thing, time)
+                _draw(frame, thing.shape, seen, side, colour, cv2.LINE_AA)
+                if thing.texture != "plain":
+                    _mark(frame, thing, seen, side, tuple(0.3 * c for c in colour))
+        if filmed:
+            _write(frame, scene)
     return frames
 
 
@@ -65,9 +69,21 @@ def render_labels(scene: Scene, times: Sequence[float], height: int, width: int)
     for i, time in enumerate(times):
         for k, thing in enumerate(scene.things):
             if thing.visible(time):
-                place = thing.place(time, scene.duration)
-                _draw(labels[i], thing, place, min(height, width), (k + 1,), cv2.LINE_8)
+                _draw(labels[i], thing.shape, scene.seen(thing, time), min(height, width), (k + 1,), cv2.LINE_8)
     return labels
+
+
+def box(scene: Scene, thing: Thing) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a thing at rest before a camera at rest, as shares 0..1 of the picture."""
+    width, height = scene.size
+    corners = np.array([(-_ROUND, -_ROUND), (_ROUND, _ROUND)]) if thing.shape in _ROUNDS else outline(thing.shape)
+    (left, top), (right, bottom) = corners.min(0) * thing.radius, corners.max(0) * thing.radius
+    return (
+        (thing.x + left) / width,
+        (thing.y + top) / height,
+        (thing.x + right) / width,
+        (thing.y + bottom) / height,
+    )
 
 
 def letters(scene: Scene, height: int, width: int) -> list[tuple[str, float, float, float]]:
@@ -101,9 +117,15 @@ def _capital_height() -> int:
     return height
 
 
+@lru_cache(maxsize=1)
+def _circle() -> np.ndarray:
+    turns = np.linspace(0, 2 * math.pi, 48, endpoint=False)
+    return np.stack([np.cos(turns), np.sin(turns)], axis=1)
+
+
 @lru_cache(maxsize=16)
 def outline(shape: str) -> np.ndarray:
-    """float64 [points, 2]: the outline of a shape of radius 1 about its centre, y downwards. Not for circles."""
+    """float64 [points, 2]: the outline of a shape of radius 1 about its centre, y downwards. Not for round shapes."""
     if shape == "square":
         points = [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)]
     elif shape == "triangle":
@@ -129,16 +151,75 @@ def outline(shape: str) -> np.ndarray:
 
 
 def _draw(
-    image: np.ndarray, thing: Thing, place: tuple[float, float], side: int, colour: Sequence[float], line: int
+    image: np.ndarray, shape: str, seen: tuple[float, float, float], side: int, colour: Sequence[float], line: int
 ) -> None:
+    """Fill a shape into `image`; `seen` is its centre and radius in units of `side` pixels."""
     one = 1 << _SHIFT
-    x, y, radius = place[0] * side - 0.5, place[1] * side - 0.5, thing.radius * side
-    if thing.shape == "circle":
+    x, y, radius = seen[0] * side - 0.5, seen[1] * side - 0.5, seen[2] * side
+    if shape == "circle":
         centre = (round(x * one), round(y * one))
-        cv2.circle(image, centre, round(radius * 0.93 * one), colour, -1, line, _SHIFT)
+        cv2.circle(image, centre, round(radius * _ROUND * one), colour, -1, line, _SHIFT)
+    elif shape == "ring":
+        rounds = [np.rint((_circle() * (radius * r) + (x, y)) * one).astype(np.int32) for r in (_ROUND, 0.48)]
+        cv2.fillPoly(image, rounds, colour, line, _SHIFT)  # what two outlines hold is outside
     else:
-        points = np.rint((outline(thing.shape) * radius + (x, y)) * one).astype(np.int32)
+        points = np.rint((outline(shape) * radius + (x, y)) * one).astype(np.int32)
         cv2.fillPoly(image, [points], colour, line, _SHIFT)
+
+
+def _mark(
+    frame: np.ndarray, thing: Thing, seen: tuple[float, float, float], side: int, shade: tuple[float, ...]
+) -> None:
+    """Draw the stripes or dots of a thing over it, wide enough to be seen when a thing is 20 pixels large."""
+    height, width = frame.shape[:2]
+    x, y, radius = seen[0] * side - 0.5, seen[1] * side - 0.5, seen[2] * side
+    left, top = max(0, int(x - radius)), max(0, int(y - radius))
+    right, bottom = min(width, int(x + radius) + 2), min(height, int(y + radius) + 2)
+    window = frame[top:bottom, left:right]
+    one = 1 << _SHIFT
+    marked = window.copy()
+    marks = np.rint((_marks(thing.texture) * radius + (x - left, y - top)) * one).astype(np.int32)
+    cv2.fillPoly(marked, list(marks), shade, cv2.LINE_AA, _SHIFT)
+    cover = np.zeros(window.shape[:2], np.uint8)
+    _draw(cover, thing.shape, (seen[0] - left / side, seen[1] - top / side, seen[2]), side, (255,), cv2.LINE_8)
+    cv2.copyTo(marked, cover, window)
+
+
+@lru_cache(maxsize=4)
+def _marks(texture: str) -> np.ndarray:
+    """Outlines of stripes or dots about a centre, float64 [marks, points, 2], in radii of the thing."""
+    if texture == "striped":
+        band = np.array([(-1.5, -0.1), (1.5, -0.1), (1.5, 0.1), (-1.5, 0.1)])
+        bands = np.stack([band + np.array((0, step * 0.57)) for step in (-2, -1, 0, 1, 2)])
+        return bands @ (np.array([[1, -1], [1, 1]]) / math.sqrt(2))
+    places = [(i * 0.62, k * 0.62) for i in (-1, 0, 1) for k in (-1, 0, 1)]
+    eight = _circle()[::6] * 0.16
+    return np.stack([eight + place for place in places])
+
+
+def _write(image: np.ndarray, scene: Scene) -> None:
+    """The overlay: it lies on the picture, not in the world."""
+    if not scene.text:
+        return
+    for letter, x, y, scale in letters(scene, *image.shape[:2]):
+        origin = (round(x), round(y))
+        thick = max(1, round(scale * 1.3))
+        cv2.putText(image, letter, origin, _FONT, scale, (0, 0, 0), thick + max(1, thick), cv2.LINE_AA)
+        cv2.putText(image, letter, origin, _FONT, scale, (250, 250, 250), thick, cv2.LINE_AA)
+
+
+def _filmed(backdrop: np.ndarray, scene: Scene, time: float) -> np.ndarray:
+    """The backdrop as the camera sees it; past its edge it is mirrored."""
+    height, width = backdrop.shape[:2]
+    scale, right, down = scene.camera.view(time, scene.duration)
+    side = min(height, width)
+    move = np.array(
+        [
+            [scale, 0, (1 - scale) * (width - 1) / 2 + right * side],
+            [0, scale, (1 - scale) * (height - 1) / 2 + down * side],
+        ]
+    )
+    return cv2.warpAffine(backdrop, move, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _backdrop(scene: Scene, tone: random.Random, height: int, width: int) -> np.ndarray:

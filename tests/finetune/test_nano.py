@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 
 from engine.keye import KeyeForConditionalGeneration, KeyeProcessor, load_model
 from engine.video import sampling_for
-from finetune.batches import ROW, Batches, chat_pieces
-from finetune.errors import FinetuneError
+from finetune.batches import ROW, Batches, Diet, chat_pieces
 from finetune.footage import Setting, shoot, to_patches
 from finetune.labels import CHARACTERS, EVENTS, IGNORE, PATCH_TARGETS, TOKEN_TARGETS, patch_labels, token_labels
 from finetune.muon import Muon, optimizers, orthogonalize
 from finetune.packed import PackedBatch, forward
-from finetune.shape import SAMPLING, new_model, save_checkpoint
-from finetune.tokenizer import SPECIAL, train_tokenizer
-from finetune.world.questions import Question
-from finetune.world.scene import COLOURS, MOTIONS, SHAPES, Scene, Thing
+from finetune.shape import SAMPLING, new_checkpoint
+from finetune.tokenizer import SPECIAL
+from finetune.world import phrases_zh
+from finetune.world.questions import Question, draw
+from finetune.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, TEXTURES, Camera, Scene, Thing, make_scene
+from finetune.world.speech import SPEECH, Language
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tokenizer = train_tokenizer()
     path = tmp_path_factory.mktemp("nano") / "keye-nano"
-    save_checkpoint(path, new_model(tokenizer, seed=3), tokenizer)
+    new_checkpoint(path, seed=3)
     return path
 
 
@@ -82,6 +82,48 @@ def test_made_up_text_and_times_are_spelt_and_answers_are_words(processor: KeyeP
         assert len(tokenizer(text)["input_ids"]) == 1
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_answers_of_a_kind_are_told_apart_by_their_first_token(processor: KeyeProcessor, language: Language) -> None:
+    tokenizer, say = processor.tokenizer, SPEECH[language]
+
+    def first(*texts: str) -> int:
+        return len({tokenizer(text)["input_ids"][0] for text in texts})
+
+    assert first(*(say.colour(c) for c in COLOURS)) == len(COLOURS)
+    assert first(*(say.shape(s) for s in SHAPES)) == len(SHAPES)
+    assert first(*(say.number(n) for n in range(5))) == 5
+    assert first(say.still, *(say.direction(m) for m in MOTIONS if m != "still")) == len(MOTIONS)
+    assert first(*(say.word(t) for t in TEXTURES)) == len(TEXTURES)
+    assert first(*(say.word(b) for b in BACKGROUNDS)) == len(BACKGROUNDS)
+    assert first(*(say.side(s) for s in ("left", "right", "above", "below"))) == 4
+    assert first(say.truth(True), say.truth(False)) == first(say.truth(True, True), say.truth(False, True)) == 2
+    groups = [say.sentence(say.group(shape=s)) for s in SHAPES] + [say.colour(c) for c in COLOURS]
+    assert first(say.equal, *groups) == 1 + len(SHAPES) + len(COLOURS)
+
+
+def test_words_of_both_languages_are_single_tokens(processor: KeyeProcessor) -> None:
+    tokenizer = processor.tokenizer
+    for word in phrases_zh.WORDS:
+        assert len(tokenizer(word)["input_ids"]) == 1, word
+    for word in COLOURS + SHAPES + TEXTURES:
+        assert len(tokenizer(f" {word}")["input_ids"]) == len(tokenizer(word.capitalize())["input_ids"]) == 1, word
+    # words are not glued to their neighbours
+    ids = tokenizer("红色的星形在蓝色圆形的左边")["input_ids"]
+    assert {tokenizer(word)["input_ids"][0] for word in ("红色", "星形", "蓝色", "圆形", "左边")} <= set(ids)
+    box = "<|box_start|>[[120, 340, 250, 460]]<|box_end|>"
+    assert len(tokenizer(box)["input_ids"]) == 2 + 2 + 4 * 3 + 3
+
+
+def test_conversations_of_one_turn_fit_in_a_row(model: KeyeForConditionalGeneration, processor: KeyeProcessor) -> None:
+    batches, rng = Batches(model, processor), random.Random(0)
+    lengths = [
+        len(batches.tokens([question], batches.pieces["video"])[0])
+        for seed in range(200)
+        for question in draw(make_scene(seed, "train", 5.0), rng, 12, 0.5)
+    ]
+    assert max(lengths) <= ROW
+
+
 def test_the_template_is_the_published_one(processor: KeyeProcessor) -> None:
     chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "Hi"}]}]
     assert processor.apply_chat_template(chat, add_generation_prompt=True) == (
@@ -119,7 +161,7 @@ def small_batch(model: KeyeForConditionalGeneration, processor: KeyeProcessor, m
     times = [0.0, 0.5, 1.0, 1.5] if media == "video" else [0.0]
     frames = render(SCENE, times, 56, 84)
     pixels, grid = to_patches([frames, frames[::-1].copy()])
-    batches = Batches(model, processor, 0)
+    batches = Batches(model, processor)
     return batches.pack(media, [TALKS, TALKS[::-1]], pixels, grid, 1.6)  # type: ignore[arg-type]
 
 
@@ -174,15 +216,15 @@ def test_only_the_assistants_words_are_learnt(model: KeyeForConditionalGeneratio
         assert text == "".join(turn.answer + "<|im_end|>" for turn in turns)
 
 
-@pytest.mark.parametrize("stage", ["pictures", "videos"])
+@pytest.mark.parametrize("still", [True, False])
 def test_a_batch_is_the_same_every_time(
-    model: KeyeForConditionalGeneration, processor: KeyeProcessor, stage: str
+    model: KeyeForConditionalGeneration, processor: KeyeProcessor, still: bool
 ) -> None:
-    one, two = (Batches(model, processor, 5).make(2, stage) for _ in range(2))  # type: ignore[arg-type]
+    one, two = (Batches(model, processor, "5").make(2, Diet(still, 3)) for _ in range(2))
     assert torch.equal(one.row_ids, two.row_ids) and torch.equal(one.labels, two.labels)
     assert one.pixels is not None and two.pixels is not None and torch.equal(one.pixels, two.pixels)
     assert one.row_ids.shape[2] == ROW
-    other = Batches(model, processor, 6).make(2, stage)  # type: ignore[arg-type]
+    other = Batches(model, processor, "6").make(2, Diet(still, 3))
     assert other.row_ids.shape != one.row_ids.shape or not torch.equal(other.row_ids, one.row_ids)
 
 
@@ -236,6 +278,41 @@ def test_token_labels_say_what_has_happened_so_far() -> None:
     assert grid["place"][0, 0, 1] == 0 and grid["place"][0, 0, 2] == 1 and grid["place"][0, 3, 1] == IGNORE
 
 
+def test_token_labels_say_the_box_of_what_rests_and_the_pattern() -> None:
+    square = Thing("square", "red", True, 0.16, 0.3, 0.5, texture="dotted")
+    moving = Thing("star", "blue", False, 0.09, 0.75, 0.5, "down", dy=0.3)
+    times = np.arange(8) / 2
+    still = Scene(1, "test", 4.0, 1.0, (square, moving), "black", "plain")
+    grid = {name: values.reshape(8, 4, 4) for name, values in token_labels(still, times, (112, 112)).items()}
+    assert grid["texture"][0, 1, 1] == TEXTURES.index("dotted")
+    # the square is 0.82 of its radius to each side: 0.1688 to 0.4312 and 0.3688 to 0.6312, in 25ths
+    assert [grid[side][0, 1, 1] for side in ("x1", "y1", "x2", "y2")] == [4, 9, 10, 15]
+    assert grid["x1"][0, 2, 3] == grid["x1"][0, 1, 3] == grid["x1"][0, 0, 0] == IGNORE
+    panned = Scene(1, "test", 4.0, 1.0, (square, moving), "black", "plain", camera=Camera("pan", 0.05))
+    assert (token_labels(panned, times, (112, 112))["x1"] == IGNORE).all()
+    patches = patch_labels(still, times, (112, 112))["texture"].reshape(8, 8, 8)
+    assert patches[0, 4, 2] == TEXTURES.index("dotted") and patches[0, 0, 0] == IGNORE
+
+
+def test_labels_follow_the_camera() -> None:
+    square = Thing("square", "red", False, 0.09, 0.19, 0.5)
+    scene = Scene(1, "test", 4.0, 1.0, (square,), "black", "plain", camera=Camera("pan", 0.5))
+    colours = patch_labels(scene, np.array([0.0, 4.0]), (112, 112))["colour"].reshape(2, 8, 8)
+    assert colours[0, 4, 1] == COLOURS.index("red") and colours[0, 4, 5] == len(COLOURS)
+    assert colours[1, 4, 5] == COLOURS.index("red") and colours[1, 4, 1] == len(COLOURS)
+
+
+def test_labels_say_nothing_of_a_shape_and_a_motion_kept_back() -> None:
+    ring = Thing("ring", "red", True, 0.16, 0.3, 0.3)
+    zigzag = Thing("square", "blue", True, 0.16, 0.7, 0.3, "zigzag", dy=0.4, sway=0.1)
+    scene = Scene(1, "new", 4.0, 1.0, (ring, zigzag), "black", "plain")
+    labels = token_labels(scene, np.arange(8) / 2, (112, 112))
+    assert set(labels["shape"]) == {IGNORE, SHAPES.index("square")}
+    assert set(labels["motion"]) == {IGNORE, MOTIONS.index("still")}
+    assert set(labels["colour"]) >= {COLOURS.index("red"), COLOURS.index("blue")}
+    assert set(patch_labels(scene, np.arange(8) / 2, (112, 112))["axis"]) == {IGNORE, 0}
+
+
 # -- learning -------------------------------------------------------------------------------------------------------
 
 
@@ -266,108 +343,6 @@ def test_muon_finds_a_minimum() -> None:
         ((weight - goal) ** 2).sum().backward()
         optimizer.step()
     assert float(((weight - goal) ** 2).mean()) < 0.05
-
-
-def test_plans_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    from finetune.__main__ import main
-    from finetune.train import Plan, Trainer, train
-
-    with pytest.raises(FinetuneError, match="no run to resume"):
-        Trainer(tmp_path / "none", Plan(), resume=True)
-    with pytest.raises(FinetuneError, match="processes"):
-        train(tmp_path / "none", Plan(processes=0))
-    assert main(["nano", "--out", str(tmp_path / "a"), "--videos", "0"]) == 2
-    assert main(["evaluate", str(tmp_path / "missing"), "--clips", "1"]) == 2
-    assert main(["evaluate", str(tmp_path / "missing"), "--clips", "0"]) == 2
-
-
-def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
-    from finetune.train import rate
-
-    assert rate("pictures", 0, 1000) == pytest.approx(0.02) and rate("pictures", 500, 1000) == 1
-    assert rate("videos", 0, 1000) == rate("videos", 999, 1000) == 1
-    assert rate("anneal", 0, 10) == 1 and rate("anneal", 9, 10) == pytest.approx(0.1)
-    assert rate("tower", 1000, 1000) == pytest.approx(0.05)
-
-
-@pytest.fixture
-def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training steps on small batches."""
-    from finetune import train
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    monkeypatch.setattr(train, "train_tokenizer", lambda: tokenizer)
-
-    def make(self: Batches, number: int, stage: str, most: int = 3, part: int = 0) -> PackedBatch:
-        return small_batch(self.model, self.processor, "video" if (number + part) % 2 else "image")
-
-    monkeypatch.setattr(train.Batches, "make", make)
-
-
-def test_a_run_saves_a_model_that_loads_and_moves_what_each_stage_may(quick: None, tmp_path: Path) -> None:
-    from finetune.train import Plan, Trainer
-
-    out, plan = tmp_path / "run", Plan(1, 1, 1, 2)
-    trainer = Trainer(out, plan)
-    moved: dict[str, set[str]] = {}
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    log = trainer._log
-
-    def watch(stage: str) -> None:
-        now = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-        moved[stage] = {k.split(".")[0] for k, v in now.items() if not torch.equal(v, before[k])}
-        before.update(now)
-        log(stage)
-
-    trainer._log = watch  # type: ignore[method-assign]
-    finished = trainer.run()
-    readers = {"mlp_AR", "model", "lm_head"}
-    assert moved == {"tower": {"visual"}, "pictures": readers, "videos": readers, "anneal": {"visual", *readers}}
-    saved = load_model(finished, dtype=torch.float32).state_dict()
-    for name, value in trainer.model.state_dict().items():
-        torch.testing.assert_close(saved[name], value.to(torch.bfloat16).float())
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["tower", "pictures", "videos", "anneal"]
-    with pytest.raises(FinetuneError, match="holds a run already"):
-        Trainer(out, plan)
-    with pytest.raises(FinetuneError, match="seed 0, not 1"):
-        Trainer(out, Plan(1, 1, 1, 2, seed=1), resume=True)
-
-
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(quick: None, tmp_path: Path) -> None:
-    from finetune.train import Plan, Trainer
-
-    whole = Trainer(tmp_path / "whole", Plan(2, 2, 2, 2))
-    whole.run()
-    first = Trainer(tmp_path / "first", Plan(2, 2, 2, 2))
-    first.plan.anneal = first.plan.videos = 0  # stopped here
-    first.run()
-    second = Trainer(tmp_path / "first", Plan(2, 2, 2, 2), resume=True)
-    assert second.progress.steps == {"tower": 2, "pictures": 2, "videos": 0, "anneal": 0}
-    second.run()
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[name]), name
-
-
-def test_two_processes_take_the_step_of_their_mean_gradient(tmp_path: Path) -> None:
-    """One of them has no gradient for the second parameter, as for the tower where a batch has no picture."""
-    torch.multiprocessing.spawn(_member, (tmp_path,), 2)  # type: ignore[no-untyped-call]
-    for rank in range(2):
-        first, second = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert first.tolist() == [2.0, 3.0] and second.tolist() == [[4.0]]
-
-
-def _member(rank: int, folder: Path) -> None:
-    from finetune.team import Team
-
-    team = Team.join(rank, 2, folder / "meeting")
-    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1, 1))]
-    parameters[0].grad = torch.tensor([[1.0, 2.0], [3.0, 4.0]][rank])
-    if rank:
-        parameters[1].grad = torch.tensor([[8.0]])
-    team.average_gradients(parameters)
-    torch.save([p.grad for p in parameters], folder / f"{rank}.pt")
-    team.wait()
 
 
 def test_an_untrained_model_answers_something_through_the_served_path(folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlite_utils import Database, Migrations
 
 from finetune.errors import FinetuneError
-from finetune.feedback import Store, database
+from finetune.feedback import Runs, Store, database
 from finetune.feedback.schema import SET, STEPS, migrations
 
 # A file of version 1 as it was dumped when version 1 was made. It is a record: it is never edited, the next version
@@ -87,7 +87,68 @@ INSERT INTO answers VALUES ('a1', 'q1', 'A cat', NULL, 'stop', NULL, 'auto', 'ke
     '{"seed": 1}', '{"times": [1.5]}', NULL, '{"total": 0.5}', '2025-01-01T00:00:01.000Z', 1, 'then',
     '{"steps": [{"kind": "thought", "text": "Whiskers."}]}');
 """
-OLD = {"m001_conversations": VERSION_1, "m002_reasoning": VERSION_2}
+VERSION_3 = """
+CREATE TABLE "_sqlite_migrations" ("id" INTEGER PRIMARY KEY, "migration_set" TEXT, "name" TEXT, "applied_at" TEXT);
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name" ON "_sqlite_migrations" ("migration_set", "name");
+CREATE TABLE videos (sha256 TEXT PRIMARY KEY NOT NULL CHECK (length(sha256) = 64), name TEXT NOT NULL,
+    path TEXT NOT NULL, probe TEXT NOT NULL CHECK (json_valid(probe)), created TEXT NOT NULL) STRICT;
+CREATE TABLE conversations (id TEXT PRIMARY KEY NOT NULL, title TEXT NOT NULL, created TEXT NOT NULL,
+    updated TEXT NOT NULL, model TEXT, language TEXT) STRICT;
+CREATE TABLE questions (id TEXT PRIMARY KEY NOT NULL,
+    conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    text TEXT NOT NULL, video TEXT REFERENCES videos(sha256), clip_start REAL, clip_end REAL, mode TEXT NOT NULL,
+    sampling TEXT NOT NULL CHECK (json_valid(sampling)), created TEXT NOT NULL,
+    UNIQUE (conversation_id, position)) STRICT;
+CREATE TABLE answers (id TEXT PRIMARY KEY NOT NULL,
+    question_id TEXT NOT NULL REFERENCES questions(id) ON DELETE CASCADE, text TEXT NOT NULL, raw_text TEXT,
+    finish TEXT NOT NULL CHECK (finish IN ('running', 'stop', 'length', 'stopped', 'error')), error TEXT,
+    mode TEXT NOT NULL, model TEXT, checkpoint TEXT, adapter TEXT, runtime TEXT,
+    decoding TEXT CHECK (decoding IS NULL OR json_valid(decoding)),
+    frames TEXT CHECK (frames IS NULL OR json_valid(frames)), usage TEXT CHECK (usage IS NULL OR json_valid(usage)),
+    timings TEXT CHECK (timings IS NULL OR json_valid(timings)), created TEXT NOT NULL, writer_pid INTEGER NOT NULL,
+    writer_started TEXT NOT NULL,
+    reasoning TEXT CHECK (reasoning IS NULL OR json_valid(reasoning))) STRICT;
+CREATE TABLE runs (id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL,
+    recipe TEXT NOT NULL CHECK (json_valid(recipe)), folder TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'paused', 'done', 'failed', 'stopped')),
+    sentence TEXT, model TEXT, code TEXT NOT NULL, seed INTEGER NOT NULL, created TEXT NOT NULL,
+    updated TEXT NOT NULL, writer_pid INTEGER, writer_started TEXT,
+    CHECK (status != 'running' OR (writer_pid IS NOT NULL AND writer_started IS NOT NULL))) STRICT;
+CREATE TABLE stages (run_id TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE, name TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('running', 'paused', 'done', 'failed', 'stopped')), folder TEXT,
+    seconds REAL NOT NULL, examples INTEGER NOT NULL, tokens INTEGER NOT NULL, steps INTEGER NOT NULL,
+    accuracy TEXT CHECK (accuracy IS NULL OR json_valid(accuracy)), created TEXT NOT NULL, updated TEXT NOT NULL,
+    PRIMARY KEY (run_id, name)) STRICT;
+CREATE TABLE metrics (run_id TEXT NOT NULL, stage TEXT NOT NULL, step INTEGER NOT NULL,
+    figures TEXT NOT NULL CHECK (json_valid(figures)), created TEXT NOT NULL, PRIMARY KEY (run_id, stage, step),
+    FOREIGN KEY (run_id, stage) REFERENCES stages(run_id, name) ON DELETE CASCADE) STRICT;
+CREATE INDEX conversations_by_age ON conversations(updated, id);
+CREATE INDEX questions_of_video ON questions(video);
+CREATE INDEX answers_of_question ON answers(question_id, id);
+CREATE INDEX answers_running ON answers(writer_pid) WHERE finish = 'running';
+CREATE INDEX runs_of_folder ON runs(folder, id);
+CREATE INDEX runs_running ON runs(writer_pid) WHERE status = 'running';
+INSERT INTO "_sqlite_migrations" VALUES (1, 'keye_studio', 'm001_conversations', '2025-01-01 00:00:00.000000+00:00');
+INSERT INTO "_sqlite_migrations" VALUES (2, 'keye_studio', 'm002_reasoning', '2025-02-01 00:00:00.000000+00:00');
+INSERT INTO "_sqlite_migrations" VALUES (3, 'keye_studio', 'm003_runs', '2025-03-01 00:00:00.000000+00:00');
+INSERT INTO videos VALUES ('cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', '猫.mp4', '/v/c.mp4',
+    '{"fps": 25}', '2025-01-01T00:00:00.000Z');
+INSERT INTO conversations VALUES ('c1', 'What is it?', '2025-01-01T00:00:00.000Z', '2025-01-02T00:00:00.000Z',
+    'keye-nano', NULL);
+INSERT INTO questions VALUES ('q1', 'c1', 0, 'What is it?',
+    'cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 1.5, NULL, 'auto', '{"fps": 2.0}',
+    '2025-01-01T00:00:00.000Z');
+INSERT INTO answers VALUES ('a1', 'q1', 'A cat', NULL, 'stop', NULL, 'auto', 'keye-nano', '/m/nano', NULL, 'local',
+    '{"seed": 1}', '{"times": [1.5]}', NULL, '{"total": 0.5}', '2025-01-01T00:00:01.000Z', 1, 'then',
+    '{"steps": [{"kind": "thought", "text": "Whiskers."}]}');
+INSERT INTO runs VALUES ('0000000000000001', 'nano', '{"seed": 7}', '/runs/nano', 'running', NULL, NULL, '0.1.0', 7,
+    '2025-03-01T00:00:00.000Z', '2025-03-01T00:00:02.000Z', 1, 'then');
+INSERT INTO stages VALUES ('0000000000000001', 'stage0', 0, 'running', NULL, 0.0, 0, 0, 25, NULL,
+    '2025-03-01T00:00:01.000Z', '2025-03-01T00:00:02.000Z');
+INSERT INTO metrics VALUES ('0000000000000001', 'stage0', 25, '{"loss": 3.5}', '2025-03-01T00:00:02.000Z');
+"""
+OLD = {"m001_conversations": VERSION_1, "m002_reasoning": VERSION_2, "m003_runs": VERSION_3}
 
 
 @pytest.fixture(params=sorted(OLD))
@@ -144,6 +205,18 @@ def test_an_old_file_opens_and_keeps_its_rows(old: Path, tmp_path: Path) -> None
     assert tables(old) == tables(tmp_path / "new.sqlite")
 
 
+def test_runs_can_be_kept_in_every_old_file(old: Path) -> None:
+    runs = Runs(old)
+    before = [run.id for run in runs.list()]
+    run = runs.begin("nano", {"name": "nano"}, "/runs/other", seed=0, code="0.1.0")
+    assert [found.id for found in runs.list()] == [run.id, *before]
+    if before:  # its writer is long gone
+        assert (runs.one("0000000000000001").status, runs.one("0000000000000001").recipe) == ("stopped", {"seed": 7})
+        assert [(s.name, s.status) for s in runs.stages("0000000000000001")] == [("stage0", "stopped")]
+        assert [(m.step, m.figures) for m in runs.metrics("0000000000000001")] == [(25, {"loss": 3.5})]
+    runs.close()
+
+
 def test_opening_again_changes_nothing(old: Path) -> None:
     Store(old).close()
     before = dump(old)
@@ -163,7 +236,7 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 4 and all(strict for _, strict in kinds)
+    assert len(kinds) == 7 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
@@ -172,7 +245,7 @@ def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
     later._migrations = list(migrations._migrations)
 
     @later()
-    def m003_votes(db: Database) -> None:
+    def m004_votes(db: Database) -> None:
         db.table("conversations").transform(rename={"language": "tongue"})
         db.execute("CREATE TABLE votes (answer TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE) STRICT")
         db.execute("INSERT INTO votes SELECT id FROM answers")
@@ -180,7 +253,7 @@ def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
             raise RuntimeError("in the middle")
 
     monkeypatch.setattr(database, "migrations", later)
-    monkeypatch.setattr(database, "STEPS", (*STEPS, "m003_votes"))
+    monkeypatch.setattr(database, "STEPS", (*STEPS, "m004_votes"))
 
 
 def test_a_later_step_may_rebuild_a_table_without_losing_what_hangs_on_it(

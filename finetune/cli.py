@@ -1,0 +1,63 @@
+"""python -m finetune run RECIPE.toml: the recipe from the shell."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.recipe import Recipe, load_recipe
+
+
+def add_commands(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a recipe; the same command goes on where it was stopped",
+        description="Run a recipe. Numbers are replaced as in stage2.lr=1e-3, stage3.time.steps=100 or seed=1.",
+    )
+    run.add_argument("recipe", type=Path, help="a .toml file, such as recipes/nano.toml")
+    run.add_argument("numbers", nargs="*", metavar="stage.field=value", help="numbers that replace the recipe's")
+    run.add_argument("--out", type=Path, help="folder of the run (default: runs/NAME)")
+    run.add_argument("--model", help="the model folder to begin with, instead of the recipe's")
+    run.add_argument("--data", action="append", help="file of conversations for the stages that read files")
+    run.add_argument("--store", type=Path, default=Path("data/studio.sqlite"), help="file that keeps the run's figures")
+    run.add_argument("--without", action="append", default=[], metavar="STAGE", help="leave a stage out")
+    run.add_argument("--from", dest="begin", metavar="STAGE", help="run this stage and all after it again")
+    run.set_defaults(act=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from finetune.run import Stopped, run
+
+    recipe = given(load_recipe(args.recipe, args.numbers), args.model, args.data, args.without)
+    out = args.out or Path("runs") / recipe.name
+    try:
+        print(run(recipe, out, args.begin, args.store))
+    except Stopped:
+        print(f"Stopped and saved in {out}; give the same command to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def given(recipe: Recipe, model: str | None, data: list[str] | None, without: Sequence[str] = ()) -> Recipe:
+    """The recipe with the model and the data that the command names, and without some of its stages."""
+    left = tuple(stage for stage in recipe.stages if stage not in [recipe.stage(name) for name in without])
+    recipe = dataclasses.replace(recipe, stages=left)
+    if model is not None:
+        recipe = dataclasses.replace(recipe, model={"path": model})
+    if data:
+        stages = tuple(
+            dataclasses.replace(
+                stage,
+                parts={
+                    name: dataclasses.replace(part, data=tuple(data)) if part.data != ("world",) else part
+                    for name, part in stage.parts.items()
+                },
+            )
+            for stage in recipe.stages
+        )
+        recipe = dataclasses.replace(recipe, stages=stages)
+    return recipe

@@ -1,0 +1,1 @@
+"""From files of conversations to training batches, by the very path that serves answers."""

@@ -1,0 +1,196 @@
+"""A row to what one model learns from it, by the very path that serves answers: the same sampling of clips, the same
+prompt, the same processor, the same positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import EngineError
+from engine.keye import KeyeProcessor
+from engine.keye.positions import PositionRule, rope_index
+from engine.keye.processing import encode
+from engine.prompt import render
+from engine.reasoning.modes import mode_of, with_switch
+from engine.runtime.base import Message, Part
+from engine.video import Sampling, VideoInfo, plan, probe, sample
+from engine.video.cache import FrameKeeper
+from finetune.bench.media import read_picture
+from finetune.data.problems import BadRow
+from finetune.data.rows import Footage, Medium, Row
+from finetune.errors import FinetuneError
+from finetune.losses import IGNORE
+
+
+@dataclass
+class Example:
+    """One conversation as tensors. Media are in the order of their placeholders, pictures and clips apart."""
+
+    input_ids: Tensor  # int64 [length]
+    labels: Tensor  # int64 [length]: the token itself where it is learnt, else IGNORE
+    position_ids: Tensor  # int64 [3, length]: time, row, column
+    pixel_values: Tensor | None = None  # float32 [patches, 3, side, side]
+    image_grid_thw: Tensor | None = None  # int64 [pictures, 3]
+    pixel_values_videos: Tensor | None = None
+    video_grid_thw: Tensor | None = None  # int64 [clips (1.5: runs of equal frames), 3]
+
+    @property
+    def learnt(self) -> int:
+        """How many tokens are learnt; the first can never be, nothing stands before it."""
+        return int((self.labels[1:] != IGNORE).sum())
+
+
+class Conversations:
+    """Rows as one checkpoint reads them.
+
+    `sampling` is how the checkpoint wants its clips, `longest` the most tokens of a conversation; `frames` keeps
+    decoded clips (None: nothing is kept). Threads may share it."""
+
+    def __init__(
+        self,
+        processor: KeyeProcessor,
+        rule: PositionRule,
+        sampling: Sampling,
+        longest: int,
+        frames: FrameKeeper | None = None,
+    ) -> None:
+        self.processor, self.rule, self.sampling, self.longest, self.frames = processor, rule, sampling, longest, frames
+        self._header, self._end_text, self._end = _turn_marks(processor)
+        self._info = lru_cache(maxsize=256)(_probe)
+
+    # -- looked at before training ------------------------------------------------------------------------------
+
+    def length(self, row: Row) -> int:
+        """The tokens of a row, without decoding clips (1.5: with it, for only then is it known which frames are
+        fast). Raises BadRow where the row cannot be learnt from."""
+        for turn in row.turns:
+            if turn.role == "assistant" and self.processor.sanitize(turn.text) != turn.text:
+                raise BadRow("has control tokens in an answer", turn.text[:40])
+        for medium in row.media:
+            path = medium.clip.path if isinstance(medium, Footage) else medium
+            if not path.is_file():
+                raise BadRow("names a file that is missing", str(path)[-80:])
+        if self.sampling.slow_fast and any(isinstance(medium, Footage) for medium in row.media):
+            tokens = len(self.example(row).input_ids)
+        else:
+            text = self._text(self._messages(row, [np.zeros((28, 28, 3), np.uint8)] * len(row.media)))
+            ids = self.processor.tokenizer(text)["input_ids"]
+            self._labels(torch.tensor(ids), row)
+            tokens = len(ids) + sum(self._tokens(medium) - 1 for medium in row.media)
+        if tokens > self.longest:
+            raise BadRow("is longer than fits", f"{tokens:,} tokens, {self.longest:,} fit")
+        return tokens
+
+    def _tokens(self, medium: Medium) -> int:
+        """Visual tokens of a picture or of a clip of the Preview."""
+        images = self.processor.image_processor
+        if isinstance(medium, Footage):
+            try:
+                stat = medium.clip.path.stat()
+                info = self._info(medium.clip.path, stat.st_mtime_ns, stat.st_size)
+                planned = plan(info, medium.clip, medium.sampling(self.sampling))
+                height, width = images.size_for(planned.height, planned.width)
+                return planned.frame_count * (height // images.factor) * (width // images.factor)
+            except (EngineError, OSError) as error:
+                raise BadRow("names a video that cannot be read", f"{error}") from None
+        try:
+            picture = read_picture(medium)
+            height, width = images.size_for(picture.height, picture.width)
+        except (EngineError, FinetuneError) as error:
+            raise BadRow("names a picture that cannot be read", f"{error}") from None
+        return (height // images.factor) * (width // images.factor)
+
+    # -- learnt from ------------------------------------------------------------------------------------------------
+
+    def messages(self, row: Row) -> list[Message]:
+        """The row as a runtime takes it, its clips sampled, its pictures read, its mode switched on; the last message
+        is the answer. Raises BadRow for media that cannot be read."""
+        return self._messages(row, [self._load(medium) for medium in row.media])
+
+    def _messages(self, row: Row, media: list[Any]) -> list[Message]:
+        queue = iter(media)
+        messages = [
+            Message(turn.role, tuple(part if isinstance(part, str) else next(queue) for part in turn.parts))
+            for turn in row.turns
+        ]
+        return with_switch(messages, mode_of(row.mode))
+
+    def _load(self, medium: Medium) -> Part:
+        if isinstance(medium, Footage):
+            try:
+                return sample(medium.clip, medium.sampling(self.sampling), cache=self.frames)
+            except EngineError as error:
+                raise BadRow("names a video that cannot be read", f"{error}") from None
+        try:
+            return np.asarray(read_picture(medium))
+        except FinetuneError as error:
+            raise BadRow("names a picture that cannot be read", f"{error}") from None
+
+    def example(self, row: Row) -> Example:
+        """The row as tensors. Raises BadRow for media that cannot be read, or where it is longer than fits."""
+        messages = self.messages(row)
+        text, media = render(messages, self.processor.apply_chat_template)
+        try:
+            inputs = encode(self.processor, text + self._end_text, media)
+        except EngineError as error:
+            raise BadRow("names a picture that cannot be read", f"{error}") from None
+        ids = inputs["input_ids"]
+        if ids.shape[1] > self.longest:
+            raise BadRow("is longer than fits", f"{ids.shape[1]:,} tokens, {self.longest:,} fit")
+        grids = {name: inputs.get(name) for name in ("image_grid_thw", "video_grid_thw")}
+        positions, _ = rope_index(ids, self.rule, **grids, second_per_grid_ts=inputs.get("second_per_grid_ts"))
+        return Example(
+            ids[0],
+            self._labels(ids[0], row),
+            positions[:, 0],
+            inputs.get("pixel_values"),
+            grids["image_grid_thw"],
+            inputs.get("pixel_values_videos"),
+            grids["video_grid_thw"],
+        )
+
+    def _text(self, messages: list[Message]) -> str:
+        return render(messages, self.processor.apply_chat_template)[0] + self._end_text
+
+    def _labels(self, ids: Tensor, row: Row) -> Tensor:
+        """`ids` where the assistant speaks, the end of its turn included, and IGNORE elsewhere; with a mode's switch
+        only the last turn. Nothing that was typed can look like the marks between turns, so these tell where."""
+        labels = torch.full_like(ids, IGNORE)
+        header = torch.tensor(self._header)
+        opens = [
+            int(at) + len(header)
+            for at in (ids == header[0]).nonzero().flatten()
+            if torch.equal(ids[at : at + len(header)], header)
+        ]
+        if len(opens) != row.answers:
+            raise BadRow("has its roles out of order", f"{len(opens)} of {row.answers} answers found in its tokens")
+        ends = (ids == self._end).nonzero().flatten()
+        for begin in opens[-1:] if row.switched else opens:
+            stop = int(ends[ends >= begin][0]) + 1
+            labels[begin:stop] = ids[begin:stop]
+        return labels
+
+
+def _probe(path: Path, changed: int, size: int) -> VideoInfo:
+    return probe(path)  # time of change and size are there to be remembered by
+
+
+def _turn_marks(processor: KeyeProcessor) -> tuple[list[int], str, int]:
+    """What opens the assistant's turn, as tokens, and what closes it, as text and as a token; by rendering a
+    conversation and cutting it."""
+    mark = "[answer]"
+    user = {"role": "user", "content": "[question]"}
+    before = processor.apply_chat_template([user])
+    header = processor.apply_chat_template([user], add_generation_prompt=True)[len(before) :]
+    closed = processor.apply_chat_template([user, {"role": "assistant", "content": mark}])
+    ids = processor.tokenizer(closed.rpartition(mark)[2])["input_ids"]
+    if not header or not ids:
+        raise FinetuneError("The model's chat template does not mark the assistant's turns; use the published one.")
+    end = int(ids[0])
+    return list(processor.tokenizer(header)["input_ids"]), str(processor.tokenizer.convert_ids_to_tokens(end)), end

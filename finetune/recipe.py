@@ -1,0 +1,269 @@
+"""A recipe: an ordered list of stages and the numbers each runs with, read from a TOML file.
+
+Every table of the file but `[model]` and `[evaluate]` is a stage. The tables inside a stage are its parts: they take
+over what the stage says and may say otherwise. A stage of kind `annealing` begins each of its parts at the same
+weights and averages what comes out; all others run their parts one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from finetune.errors import FinetuneError
+
+Kind = Literal["vision", "alignment", "multitask", "annealing", "sft", "mpo", "cold_start", "rl", "align"]
+Module = Literal["tower", "projector", "decoder"]
+MODULES: tuple[Module, ...] = get_args(Module)
+
+TRAINED: dict[Kind, tuple[Module, ...]] = {"vision": ("tower",), "alignment": ("projector",)}
+"""What a stage trains where it says nothing (report, section 3.2); all others train everything."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One loop of training. Rates are peak rates."""
+
+    steps: int = 0  # of the optimiser
+    epochs: float = 0.0  # instead of steps, where the data ends
+    lr: float = 1e-3  # of AdamW
+    muon_lr: float = 0.0  # of Muon, for matrices; 0: AdamW for everything
+    tower_lr: float = 0.1  # the tower's rate as a share of the others', where it is not alone
+    warmup: int = 0  # steps until the full rate
+    fall: Literal["none", "linear", "cosine"] = "none"
+    floor: float = 0.0  # the share of the rate at which the fall ends
+    weight_decay: float = 0.0
+    accumulate: int = 1  # batches of a step
+    clip: float = 1.0  # norm of the gradient
+    train: tuple[Module, ...] = MODULES
+    data: tuple[str, ...] = ("world",)  # "world", or files of conversations (pictures with texts for `vision`)
+    batch_tokens: int = 16384  # of each process, where the data are files
+    # of the world
+    media: Literal["pictures", "videos"] = "videos"
+    things: int = 4  # the most that a scene may hold
+    seconds: float = 8.0  # of the longest clip
+    mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
+    dense: float = 0.0  # weight of what tokens and patches are asked directly, beside the stage's own loss
+    contrastive: float = 1.0  # weight of the contrastive loss in `vision`
+    # of fine-tuning
+    lora: int = 0  # rank; 0 trains the weights themselves
+    lora_alpha: float = 0.0  # 0: twice the rank
+    targets: tuple[str, ...] = ()  # the matrices that LoRA adapts, by their endings; none: all seven of a layer
+    four_bit: bool = False  # of the decoder, under LoRA
+    merge: bool = False  # write the model with its adapter worked in, too
+    recompute: bool = False  # the activations of a layer in the backward pass: a third more time, far less memory
+    cache: str = "data/frames"  # folder of decoded clips
+    cache_gb: float = 50.0
+    # of a published recipe
+    tokens: float = 0.0
+    examples: int = 0
+    counts: dict[str, int] = field(default_factory=dict)  # what the examples are made of
+    context: int = 0
+    ours: tuple[str, ...] = ()  # the fields that nobody has published
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    kind: Kind
+    parts: dict[str, Part]  # by name; a stage that has none inside is one part of its own name
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    clips: int = 0  # held-out clips of the world after each stage; 0: none
+    final: int = 0  # after the last stage, with the blind baseline; 0: the model is not released
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    processes: int = 1  # on this machine, where no launcher has started them
+    threads: int = 0  # of each process; 0: the cores divided among the processes
+    model: dict[str, str] = field(default_factory=dict)  # {"new": "keye-nano"} or {"path": folder}
+    evaluate: Evaluation = Evaluation()
+
+    def stage(self, name: str) -> Stage:
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise FinetuneError(
+            f"The recipe {self.name} has no stage “{name}”; it has {', '.join(s.name for s in self.stages)}."
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and replace numbers as `stage2.lr=1e-3`, `stage3.time.steps=100` or `seed=1` say.
+
+    Raises FinetuneError, naming the field, for a file that cannot be read, an unknown field or a value that makes no
+    sense."""
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FinetuneError(f"The recipe {path} cannot be read ({error}); give the path of a .toml file.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise FinetuneError(f"The recipe {path} is not valid TOML: {error}.") from error
+    for text in overrides:
+        _override(data, text)
+    return parse_recipe(data, path.stem)
+
+
+def parse_recipe(data: dict[str, Any], name: str = "recipe") -> Recipe:
+    """A recipe from what tomllib gives."""
+    data = dict(data)
+    known = {"name": str, "seed": int, "processes": int, "threads": int}
+    top: dict[str, Any] = {"name": name}
+    for key, kind in known.items():
+        if key in data:
+            top[key] = _value(kind, data.pop(key), key)
+    model = data.pop("model", {})
+    if (
+        not isinstance(model, dict)
+        or not all(isinstance(v, str) for v in model.values())
+        or set(model) - {"new", "path"}
+    ):
+        raise FinetuneError('[model] takes one of new = "keye-nano" and path = "a folder".')
+    evaluation = _fill(Evaluation, data.pop("evaluate", {}), "evaluate")
+    stages = []
+    for stage, table in data.items():
+        if not isinstance(table, dict):
+            raise _unknown(stage, [*known, "model", "evaluate"], "The recipe")
+        stages.append(_stage(stage, table))
+    if not stages:
+        raise FinetuneError("The recipe has no stage; add a table such as [sft] with its kind.")
+    recipe = Recipe(stages=tuple(stages), model=model, evaluate=evaluation, **top)
+    if not 1 <= recipe.processes <= 64:
+        raise FinetuneError(f"processes must lie between 1 and 64, not {recipe.processes}.")
+    return recipe
+
+
+def _stage(name: str, table: dict[str, Any]) -> Stage:
+    table = dict(table)
+    kind = table.pop("kind", None)
+    if kind not in get_args(Kind):
+        raise FinetuneError(f"[{name}] needs a kind: one of {', '.join(get_args(Kind))}; not {kind!r}.")
+    fields = {f.name for f in dataclasses.fields(Part)}
+    inner = {key: table.pop(key) for key in list(table) if isinstance(table[key], dict) and key not in fields}
+    if kind in TRAINED and "train" not in table:
+        table["train"] = list(TRAINED[kind])
+    parts = {part: _part(f"{name}.{part}", {**table, **rows}) for part, rows in inner.items()}
+    return Stage(name, kind, parts or {name: _part(name, table)})
+
+
+def _part(where: str, table: dict[str, Any]) -> Part:
+    part: Part = _fill(Part, table, where)
+    numbers = {
+        "steps": part.steps >= 0,
+        "epochs": part.epochs >= 0,
+        "lr": part.lr >= 0,
+        "muon_lr": part.muon_lr >= 0,
+        "warmup": part.warmup >= 0,
+        "floor": 0 <= part.floor <= 1,
+        "accumulate": part.accumulate >= 1,
+        "clip": part.clip > 0,
+        "batch_tokens": part.batch_tokens >= 1,
+        "things": 1 <= part.things <= 4,
+        "seconds": 8 <= part.seconds <= 16,
+        "lora": part.lora >= 0,
+        "lora_alpha": part.lora_alpha >= 0,
+        "cache_gb": part.cache_gb > 0,
+        "train": bool(part.train),
+    }
+    for name, sensible in numbers.items():
+        if not sensible:
+            raise FinetuneError(f"{where}.{name} = {getattr(part, name)} makes no sense; give another value.")
+    for name in part.ours:
+        if name not in {f.name for f in dataclasses.fields(Part)}:
+            raise _unknown(name, [f.name for f in dataclasses.fields(Part)], f"{where}.ours")
+    return part
+
+
+def _fill(kind: type[Any], table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise FinetuneError(f"[{where}] must be a table.")
+    types_ = typing.get_type_hints(kind)
+    for key in table:
+        if key not in types_:
+            raise _unknown(key, list(types_), f"[{where}]")
+    return kind(**{key: _value(types_[key], value, f"{where}.{key}") for key, value in table.items()})
+
+
+def _unknown(key: str, names: list[str], where: str) -> FinetuneError:
+    near = difflib.get_close_matches(key, names, 1)
+    hint = f"did you mean “{near[0]}”?" if near else f"there are {', '.join(names)}."
+    return FinetuneError(f"{where} knows no “{key}”; {hint}")
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """`value` as the field's type; FinetuneError where it is none."""
+    origin, inner = typing.get_origin(kind), get_args(kind)
+    if origin is Literal and value in inner:
+        return value
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise FinetuneError(f"{where} must be a number, not {value}.")
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return value
+    if origin is tuple:
+        several = [value] if isinstance(value, str) else value
+        if isinstance(several, list | tuple):
+            return tuple(_value(inner[0], one, where) for one in several)
+    if origin is dict and isinstance(value, dict):
+        return {_value(inner[0], k, where): _value(inner[1], v, f"{where}.{k}") for k, v in value.items()}
+    raise FinetuneError(f"{where} must be {_told(kind)}, not {value!r}.")
+
+
+def _told(kind: Any) -> str:
+    inner = get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(f"“{v}”" for v in inner)
+    if typing.get_origin(kind) is tuple:
+        return f"a list, each {_told(inner[0])}"
+    if isinstance(kind, types.GenericAlias):
+        return "a table"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Set one value of the file's data; a text that is no TOML value is taken as it stands."""
+    key, sign, raw = text.partition("=")
+    names = key.strip().split(".")
+    if not sign or not all(names):
+        raise FinetuneError(f"“{text}” sets nothing; write it as stage.field=value.")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    table = data
+    for name in names[:-1]:
+        if not isinstance(table.get(name), dict):
+            raise _unknown(name, [k for k, v in table.items() if isinstance(v, dict)], "The recipe")
+        table = table[name]
+    table[names[-1]] = value
+    fields = {f.name for f in dataclasses.fields(Part)}
+    if len(names) == 2 and names[1] in fields:  # said of a stage, it holds for all its parts
+        for key, inner in table.items():
+            if isinstance(inner, dict) and key not in fields:
+                inner.pop(names[1], None)
+
+
+def write_resolved(recipe: Recipe, path: Path) -> None:
+    """The recipe as it runs, with every default, as JSON."""
+    path.write_text(json.dumps(recipe.as_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,1 @@
+"""The recipe's stages, one file each: what is trained, with which loss, on what."""

@@ -1,0 +1,7 @@
+"""Stage 2 (report, section 3.2): everything learns from every kind of data, by the next token.
+
+Its parts run one after the other, cheap ones first: pictures, then videos, then the tower with them."""
+
+from finetune.stages.reading import world_work as work
+
+__all__ = ["work"]

@@ -1,0 +1,179 @@
+"""Supervised fine-tuning on files of conversations: the next token of the assistant's turns.
+
+The weights themselves, LoRA beside the decoder's, or LoRA beside the decoder in 4 bits. A row that cannot be learnt
+from is left out before training, counted and named."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.keye import KeyeForConditionalGeneration, load_model
+from engine.keye.loading import load_config
+from engine.video import sampling_for
+from finetune.adapters import TARGETS, add_lora, lora_modules, merge_adapter, save_adapter
+from finetune.checkpoint import write_model
+from finetune.data.cache import FrameStore
+from finetune.data.collate import Batch, collate, plan_epoch, read
+from finetune.data.conversations import Conversations
+from finetune.data.jsonl import Rows, load_rows
+from finetune.data.problems import BadRow, Problems
+from finetune.errors import FinetuneError
+from finetune.losses import next_token_loss
+from finetune.recipe import Part, Stage
+from finetune.stages.reading import WORLD, Start, groups, world_work
+from finetune.trainer import Group, Objective, Result, Work
+
+AHEAD = 4
+"""Batches that are made while one is learnt."""
+
+
+def check(stage: Stage) -> None:
+    """FinetuneError where a part cannot be run as it is written."""
+    for name, part in stage.parts.items():
+        where = stage.name if name == stage.name else f"{stage.name}.{name}"
+        if part.data == WORLD:
+            continue
+        if not part.data or "world" in part.data:
+            raise FinetuneError(f"Say what {where} learns from: --data FILE.jsonl, or {where}.data in the recipe.")
+        if part.four_bit and not part.lora:
+            raise FinetuneError(f"{where}: weights in 4 bits cannot be trained themselves; give lora = 16 as well.")
+        for file in part.data:
+            if not Path(file).is_file():
+                raise FinetuneError(f"There is no file {file}; give a .jsonl file of conversations.")
+
+
+def load(folder: Path, part: Part, device: torch.device) -> KeyeForConditionalGeneration:
+    """The model of `folder` as `part` trains it, on `device`. Weights that move are float32; those that only carry an
+    adapter are in half of it on a GPU, or in 4 bits."""
+    cuda = device.type == "cuda"
+    kind = torch.bfloat16 if part.lora and cuda else torch.float32
+    attention = "flash_attention_2" if cuda and importlib.util.find_spec("flash_attn") else None
+    model = load_model(folder, kind, attention, device, part.four_bit)
+    assert isinstance(model, KeyeForConditionalGeneration)
+    if part.recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+class Answering(Objective):
+    """The model that learns what the assistant said."""
+
+    def __init__(self, model: KeyeForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Result:
+        head: Tensor = self.model.lm_head.weight
+        batch = batch.to(head.device)
+        loss, _ = next_token_loss(read(self.model, batch), head, batch.labels)
+        return Result(loss, loss.new_zeros(()), {})
+
+
+class Talks:
+    """Packed batches of rows, made ahead by threads. The same number always makes the same batch."""
+
+    def __init__(self, rows: Rows, conversations: Conversations, part: Part, seed: str, rank: int, processes: int):
+        self.rows, self.conversations, self.seed = rows, conversations, seed
+        self.rank, self.processes, self.most = rank, processes, part.batch_tokens
+        self.lost = Problems()  # rows that were good before training and cannot be read any more
+        self._multiple = processes * part.accumulate
+        self._plans: dict[int, list[list[int]]] = {}
+        self._per_epoch = len(self._plan(0)) // processes
+        self.steps = self._per_epoch // part.accumulate
+        self._last = math.ceil((part.steps or part.epochs * self.steps) * part.accumulate)
+        self._pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="batches")
+        self._made: dict[int, Future[Batch]] = {}
+        self._lock = threading.Lock()
+
+    def make(self, number: int) -> Batch:
+        for n in range(number, min(number + AHEAD + 1, max(self._last, number + 1))):
+            if n not in self._made:
+                self._made[n] = self._pool.submit(self._make, self._rows_of(n))
+        return self._made.pop(number).result()
+
+    def learnt(self, batch: Batch) -> int:
+        return batch.learnt
+
+    def size(self, batch: Batch) -> tuple[int, int]:
+        return batch.examples, batch.input_ids.shape[1]
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        if epoch not in self._plans:
+            self._plans = {epoch: plan_epoch(self.rows.lengths, self.most, self.seed, epoch, self._multiple)}
+        return self._plans[epoch]
+
+    def _rows_of(self, number: int) -> list[int]:
+        epoch, at = divmod(number, self._per_epoch)
+        return self._plan(epoch)[at * self.processes + self.rank]
+
+    def _make(self, chosen: list[int]) -> Batch:
+        examples = []
+        for i in chosen:
+            row = self.rows[i]
+            try:
+                examples.append(self.conversations.example(row))
+            except BadRow as problem:
+                with self._lock:
+                    self.lost.add(row.where, problem)
+                print(f"{row.where} was left out: it {problem}.", file=sys.stderr)
+        return collate(examples)
+
+
+def talks(start: Start, part: Part) -> tuple[Talks, Problems]:
+    """The checked rows of the part's files as batches, and what was left out of them."""
+    model = start.model
+    cache = Path(part.cache)
+    conversations = Conversations(
+        start.processor,
+        model.position_rule(),
+        sampling_for(start.folder),
+        min(model.config.max_position_embeddings, part.batch_tokens),
+        FrameStore(cache, int(part.cache_gb * 1e9)),
+    )
+    tokenizer = (start.folder / "tokenizer.json").stat()
+    depends = f"{asdict(conversations.sampling)} {conversations.longest} {tokenizer.st_size} {tokenizer.st_mtime_ns}"
+    rows, problems = load_rows([Path(file) for file in part.data], conversations.length, cache, depends)
+    if start.rank == 0:
+        print(f"{len(rows):,} conversations of {', '.join(part.data)} are learnt.", file=sys.stderr)
+        for line in problems.lines():
+            print(f"Left out: {line}.", file=sys.stderr)
+    return Talks(rows, conversations, part, start.seed, start.rank, start.processes), problems
+
+
+def work(start: Start, part: Part) -> Work:
+    """Full fine-tuning of the modules that the part names, or LoRA beside the decoder's. The world is one more
+    file of conversations, without end."""
+    if part.data == WORLD:
+        return world_work(start, part)
+    source, problems = talks(start, part)
+    adapted = None
+    if part.lora:
+        adapted = add_lora(start.model, start.folder, part.lora, part.lora_alpha, part.targets or TARGETS, start.seed)
+        moved = [Group(lora_modules(start.model), part.lr, part.muon_lr, part.weight_decay)]
+    else:
+        moved = groups(start, part, {})
+
+    def save(folder: Path) -> None:
+        if adapted is not None:
+            save_adapter(adapted, folder / "adapter")
+            if part.merge:
+                merge_adapter(start.folder, folder / "adapter", folder / "model")
+        else:
+            write_model(folder / "model", start.model.state_dict(), start.folder, load_config(start.folder).dtype)
+        facts: dict[str, Any] = {"files": list(part.data), "learnt": len(source.rows), "left_out": problems.as_json()}
+        if source.lost.total:
+            facts["lost"] = source.lost.as_json()
+        (folder / "data.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+    return Work(Answering(start.model), source, moved, save)
