@@ -1,10 +1,11 @@
 """The videos that are measured on: made here, the same on every machine, kept in `.bench/clips`.
 
 The scene is a coloured texture with as much detail at every scale as photographs have, that pans, under three moving
-discs and a little sensor noise. Every ten seconds it loses its colour for two, so that slow/fast sampling sees change."""
+discs and a little sensor noise. Every ten seconds it loses its colour for two, which slow/fast sampling notices."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ FOLDER = ROOT / ".bench" / "clips"
 
 
 def clip(seconds: float, width: int, height: int, fps: int = 30) -> Path:
-    """An H.264 file of this length and size (x264 "veryfast", crf 23, a key frame every 250), made if it is not there."""
+    """An H.264 file of this length and size (x264 "veryfast", crf 23, key frames 250 apart), made if missing."""
     path = FOLDER / f"scene-{seconds:g}s-{width}x{height}-{fps}.mp4"
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def _encode(path: Path, frames: int, width: int, height: int, fps: int) -> None:
         file.mux(stream.encode())
 
 
-def scene(frames: int, width: int, height: int, fps: int):  # type: ignore[no-untyped-def]
+def scene(frames: int, width: int, height: int, fps: int) -> Iterator[np.ndarray]:
     """The pictures one after the other, uint8 RGB [height, width, 3]."""
     random = np.random.default_rng(7)
     texture = _texture(random, height + 256, width + 256)

@@ -108,7 +108,7 @@ class Here:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._work = None
+        del self._work
 
 
 def ours(size: Size, work: str, **fields: Any) -> Worker | Here:

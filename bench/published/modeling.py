@@ -1,8 +1,8 @@
 """The published modelling code's first pass over a clip, restated on the weights of our model.
 
 As published: one convolution per patch, positions made image by image in Python, attention over the whole packed clip
-through PyTorch's SDPA (or, `eager`, with all scores in memory), and logits of every token of the prompt, not only of
-the last. It asserts flash-attn on import and so runs on no CPU as it is; this is what it computes when that is lifted."""
+through PyTorch's SDPA (or, `eager`, with all scores in memory), and logits of every token of the prompt, not only
+of the last. It asserts flash-attn on import and runs on no CPU as it is; this is what it computes without that."""
 
 from __future__ import annotations
 

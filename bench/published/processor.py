@@ -36,7 +36,9 @@ def _transformed(picture: np.ndarray, size: tuple[int, int] | None, resample: PI
         picture = resize(picture, size=size, resample=resample, input_data_format=layout)
     picture = rescale(picture, scale=1 / 255, input_data_format=layout)
     picture = normalize(picture, mean=MEAN, std=STD, input_data_format=layout)
-    return to_channel_dimension_format(picture, ChannelDimension.FIRST, input_channel_dim=layout)
+    made = to_channel_dimension_format(picture, ChannelDimension.FIRST, input_channel_dim=layout)
+    assert isinstance(made, np.ndarray)
+    return made
 
 
 def preview(frames: torch.Tensor) -> tuple[torch.Tensor, Grid]:

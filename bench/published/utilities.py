@@ -16,7 +16,7 @@ if torch.version.cuda is None:
     for _name in ("nms", "qnms"):
         _operators.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from keye_vl_utils import process_vision_info  # type: ignore[import-not-found]  # noqa: E402
+from keye_vl_utils import process_vision_info  # noqa: E402
 
 from bench.published import processor  # noqa: E402
 
@@ -51,7 +51,7 @@ def one_five_tensors(path: str, threshold: float | None = None, keep: str | None
 
 def slow_fast(path: str) -> Callable[[], list[int]]:
     """Utilities 1.5.2: the kinds of the frames in an .npy file, uint8 [frames, height, width, 3]."""
-    from keye_vl_utils.vision_process import extract_slow_fast_frames  # type: ignore[import-not-found]
+    from keye_vl_utils.vision_process import extract_slow_fast_frames
 
     frames = torch.from_numpy(np.load(path)).permute(0, 3, 1, 2).contiguous()  # the layout that they work on
 

@@ -85,8 +85,8 @@ ROW = Row(
     what="a follow-up question on the same clip, time to the first word",
     against="the first question",
     goal="at most 5 % of it, on both runtimes",
-    how="30 s of 720p30; every run another range of it, so that nothing is known of the clip, then a second question in "
-    "the same conversation. From the question to the first piece of text, with the reading of the clip, as the page does "
-    "it: frames that were read are kept, and the prompt goes on from the keys and values of the last one.",
+    how="30 s of 720p30; every run another range of it, so that nothing is known of the clip, then a second question "
+    "in the same conversation. From the question to the first piece of text, with the reading of the clip, as the page "
+    "does it: frames that were read are kept, and the prompt goes on from the keys and values of the last one.",
     measure=measure,
 )

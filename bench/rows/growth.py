@@ -146,8 +146,9 @@ def _changed(row: dict[str, Any], number: int, **changes: Any) -> tuple[Any, ...
     """A row like this one, a second older for every number."""
     seconds_ago = number % 86400
     stamp = f"2025-01-{1 + number // 86400 % 28:02}T{seconds_ago // 3600:02}:{seconds_ago // 60 % 60:02}:00.000Z"
-    times = {name: stamp for name in ("created", "updated") if name in row}
-    return tuple({**row, **times, **changes}.values())
+    times: dict[str, Any] = {name: stamp for name in ("created", "updated") if name in row}
+    made: dict[str, Any] = {**row, **times, **changes}
+    return tuple(made.values())
 
 
 def pages(data: Path) -> list[tuple[str, Callable[[], object]]]:
@@ -168,7 +169,7 @@ def pages(data: Path) -> list[tuple[str, Callable[[], object]]]:
     def conversation(which: str) -> object:
         return chat_messages(studio.turns(which), None, "en")
 
-    found = [
+    found: list[tuple[str, Callable[[], object]]] = [
         ("the list of conversations", history),
         ("a conversation of ten questions", partial(conversation, usual)),
     ]
@@ -198,7 +199,7 @@ def _store(size: Size) -> list[Line]:
                     1000 * max(ours_now.median, smaller.median),
                     "ms",
                     at_most(1000 * PAGE_SECONDS),
-                    f"grows {ours_now.median / smaller.median:.1f}×; `ours` is the large store, `against` the small one",
+                    f"grows {ours_now.median / smaller.median:.1f}×; `against` is the small store",
                 )
             )
         opened = Series(tuple(_opening(Path(folder) / str(large)) for _ in range(size.runs)))
@@ -242,9 +243,10 @@ ROW = Row(
     name="growth",
     what="cost growth: video length 5 s → 30 min at a fixed budget; store 1k → 1M answers",
     against="the growth of bare decoding; 300 ms",
-    goal="time and memory to the first token grow no faster than decoding does; every page answers in less than 300 ms",
-    how="keye-nano's budget, a file that nobody has seen to the first token, at both lengths in turn with the bare decoding "
-    "of the same files; the 30 minutes are the 30 seconds sixty times over. The store is filled with conversations of ten "
-    "questions and one of a thousand; timed is what the handlers of the page make, without the network.",
+    goal="time and memory to the first token grow no faster than decoding does; every page answers in 300 ms",
+    how="keye-nano's budget, a file that nobody has seen to the first token, at both lengths in turn with the bare "
+    "decoding of the same files; the 30 minutes are the 30 seconds sixty times over. The store is filled with "
+    "conversations of ten questions and one of a thousand; timed is what the handlers of the page make, without the "
+    "network.",
     measure=measure,
 )

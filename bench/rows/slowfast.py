@@ -41,7 +41,7 @@ ROW = Row(
     what="slow/fast classification of 60 frames",
     against="keye-vl-utils 1.5.2",
     goal="at least 10× as fast, the same decisions",
-    how="The package from the index; two processes take turns, each with the decoded frames in memory in the layout that "
-    "it works on. The decisions are compared here, and on the recorded cases in tests/video.",
+    how="The package from the index; two processes take turns, each with the decoded frames in memory in the layout "
+    "that it works on. The decisions are compared here, and on the recorded cases in tests/video.",
     measure=measure,
 )

@@ -102,7 +102,7 @@ ROW = Row(
     what="decode tokens/s, keye-nano, local, CPU",
     against="transformers' `generate` on the same weights",
     goal="at least 1.5×",
-    how="The same question about a demo clip, greedy, 256 tokens that nothing ends, prefill included on both sides; two "
-    "processes take turns, each with PyTorch's own number of threads. The texts are compared.",
+    how="The same question about a demo clip, greedy, 256 tokens that nothing ends, prefill included on both sides; "
+    "two processes take turns, each with PyTorch's own number of threads. The texts are compared.",
     measure=measure,
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.figures import Line, Row, Run, Size, at_least, cpu_seconds, not_measured, seconds, times_faster
+from bench.figures import Line, Row, Run, Series, Size, at_least, cpu_seconds, not_measured, seconds, times_faster
 from bench.published import modeling
 from bench.worker import alternate, timed
 from engine.keye import KeyeConfig, KeyeForConditionalGeneration, load_model
@@ -17,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "assets" / "keye-nano"
 PUBLISHED_8B = ROOT / "tests" / "golden" / "keye-vl-8b-preview" / "config.json"
 FRAMES = 60
+CLIPS = 24
 WHOLE, FRAME = 1.5, 3.0  # the goals
 H100 = (989e12, 3.35e12)  # datasheet, SXM: dense bfloat16 operations and bytes of memory a second
 
@@ -74,10 +78,33 @@ def _on_cpu(size: Size) -> list[Line]:
     whole, frame, sdpa, eager = alternate(works, size.runs)
     name = f"CPU, keye-nano, {frames} frames of 64 patches"
     return [
+        _accuracy(1 if size.tiny else CLIPS),
         _line(f"{name}: whole clip", whole, sdpa, WHOLE),
         _line(f"{name}: attention_span frame", frame, sdpa, FRAME),
         _line(f"{name}: whole clip, the published code attending eagerly", whole, eager, None),
     ]
+
+
+def _accuracy(clips: int) -> Line:
+    """What attention within each frame costs keye-nano, which was trained with whole clips: the change of its accuracy
+    on held-out clips of the world, mean of the kinds of question, in percentage points."""
+    found = {span: _asked(span, clips) for span in ("clip", "frame")}
+    whole, frame = (100 * found[span]["mean_of_kinds"]["accuracy"] for span in ("clip", "frame"))
+    name = f"accuracy on {clips} held-out clips of the world, attention_span frame against clip"
+    note = "percentage points, mean of all kinds of question; keye-nano was trained with whole clips"
+    return Line(name, "%", Series((frame,)), Series((whole,)), frame - whole, "points", None, note)
+
+
+def _asked(span: str, clips: int) -> dict[str, Any]:
+    from finetune.evaluate import Answerer, report, run
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "keye-nano"
+        shutil.copytree(NANO, folder)
+        fields = json.loads((folder / "config.json").read_text("utf-8"))
+        fields["vision_config"]["attention_span"] = span
+        (folder / "config.json").write_text(json.dumps(fields), "utf-8")
+        return report(run(Answerer(folder), clips, blind=False))
 
 
 def _line(name: str, made: list[Run], published: list[Run], goal: float | None, note: str = "") -> Line:
