@@ -55,7 +55,7 @@ def _lengths(size: Size) -> list[Line]:
         ours(size, "bench.rows.growth:first_word", path=str(long)) as other,
         ours(size, "bench.ours:bare_decode", path=str(long)) as bare_other,
     ):
-        runs = alternate([worker.run for worker in (one, bare_one, other, bare_other)], size.runs)
+        runs = alternate([worker.run for worker in (one, bare_one, other, bare_other)], size.runs, 0)
         memory = [one.peak_mb(), other.peak_mb()]
     first, decoded, later, decoded_later = (seconds(made) for made in runs)
     grown, limit = later.median / first.median, decoded_later.median / decoded.median

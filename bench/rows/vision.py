@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "assets" / "keye-nano"
 PUBLISHED_8B = ROOT / "tests" / "golden" / "keye-vl-8b-preview" / "config.json"
 FRAMES = 60
-CLIPS = 24
+CLIPS = 16
 WHOLE, FRAME = 1.5, 3.0  # the goals
 H100 = (989e12, 3.35e12)  # datasheet, SXM: dense bfloat16 operations and bytes of memory a second
 
