@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.clips import clip
-from bench.figures import Line, Row, Size, at_least, cpu_seconds, not_measured, seconds, times_faster
+from bench.figures import Line, Row, Run, Size, at_least, cpu_seconds, not_measured, seconds, times_faster
 from bench.ours import PUBLISHED_TOTAL
 from bench.published.install import search_path
 from bench.worker import Worker, alternate, ours
@@ -25,7 +25,7 @@ CASES: tuple[tuple[str, str, str, str, dict[str, Any], dict[str, Any]], ...] = (
 
 def measure(size: Size) -> list[Line]:
     path = clip(2, 320, 180) if size.tiny else clip(30, 1280, 720)
-    return [_case(path, size, *case) for case in CASES]
+    return [_case(path, size, *case) for case in (CASES[:2] if size.tiny else CASES)]
 
 
 def _case(
@@ -44,30 +44,35 @@ def _case(
         return not_measured(name, str(error), at_least(GOAL))
     mine: dict[str, Any] = {"path": str(path), "preset": preset, **both, **own}
     theirs: dict[str, Any] = {"path": str(path), **both}
-    with (
-        ours(size, "bench.ours:tensors", **mine) as one,
-        Worker(f"bench.published.utilities:{work}", search=search, **theirs) as other,
-    ):
-        made, published = alternate((one.run, other.run), size.runs)
-    equal = _levels(size, mine, theirs, work, search)
+    equal, *once = _compared(size, mine, theirs, work, search)
+    made, published = [once[0]], [once[1]]
+    if not size.tiny:
+        with (
+            Worker("bench.ours:tensors", **mine) as one,
+            Worker(f"bench.published.utilities:{work}", search=search, **theirs) as other,
+        ):
+            made, published = alternate((one.run, other.run), size.runs)
     cpu = cpu_seconds(published).median / cpu_seconds(made).median
     note = f"{made[0].value:,} patches; {equal}; {cpu:.1f}× fewer CPU seconds"
     return times_faster(f"{name}: 60 frames", seconds(made), seconds(published), GOAL, note)
 
 
-def _levels(size: Size, mine: dict[str, Any], theirs: dict[str, Any], work: str, search: list[Path]) -> str:
-    """How far the two results lie apart, in levels of 255."""
+def _compared(
+    size: Size, mine: dict[str, Any], theirs: dict[str, Any], work: str, search: list[Path]
+) -> tuple[str, Run, Run]:
+    """How far the two results lie apart, in levels of 255, and the two runs that made them."""
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / name) for name in ("ours.npy", "theirs.npy")]
         with ours(size, "bench.ours:tensors", keep=files[0], **mine) as one:
-            one.run()
+            first = one.run()
         with Worker(f"bench.published.utilities:{work}", search=search, keep=files[1], **theirs) as other:
-            other.run()
+            second = other.run()
         a, b = (np.load(file, mmap_mode="r") for file in files)
         if a.shape != b.shape:
-            return f"NOT EQUAL: {a.shape} and {b.shape}"
+            return f"NOT EQUAL: {a.shape} and {b.shape}", first, second
         apart = max(float(np.abs(a[at : at + 4096] - b[at : at + 4096]).max()) for at in range(0, len(a), 4096))
-    return f"values at most {apart * 127.5:.3g} of 255 levels apart"  # a level is 1/127.5 after normalisation
+    # A level is 1/127.5 after normalisation.
+    return f"values at most {apart * 127.5:.3g} of 255 levels apart", first, second
 
 
 ROW = Row(

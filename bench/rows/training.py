@@ -230,10 +230,10 @@ ROW = Row(
     what="training steps/s at stage 2 and SFT",
     against="the same data through a plain loop that decodes and pads each batch",
     goal="at least 3×; the processor busy at least 90 % of the time",
-    how="keye-nano, float32, the trainer of `finetune run` with all that it does (packed batches, frames kept on disk, "
+    how="keye-nano, float32: the trainer of `finetune run` with all that it does (packed batches, frames kept on disk, "
     "batches made ahead) and a plain PyTorch loop take turns on the same conversations. SFT: eight ranges of 8 s of "
-    "the 720p clip, one epoch; the first epoch, in which both decode, warms up and does not count. Stage 2: the plain loop "
-    "gets the same questions of one batch one per sequence, each with its clip, those about four of its clips, and is "
-    "counted as if all were asked; both render the world, nobody decodes.",
+    "the 720p clip, one epoch; the first epoch, in which both decode, warms up and does not count. Stage 2: the "
+    "plain loop gets the questions of one batch one per sequence, each with its clip, those about four of its clips, "
+    "and is counted as if all were asked; both render the world, nobody decodes.",
     measure=measure,
 )

@@ -78,24 +78,25 @@ def _on_cpu(size: Size) -> list[Line]:
     whole, frame, sdpa, eager = alternate(works, size.runs)
     name = f"CPU, keye-nano, {frames} frames of 64 patches"
     return [
-        _accuracy(1 if size.tiny else CLIPS),
+        _accuracy(size),
         _line(f"{name}: whole clip", whole, sdpa, WHOLE),
         _line(f"{name}: attention_span frame", frame, sdpa, FRAME),
         _line(f"{name}: whole clip, the published code attending eagerly", whole, eager, None),
     ]
 
 
-def _accuracy(clips: int) -> Line:
+def _accuracy(size: Size) -> Line:
     """What attention within each frame costs keye-nano, which was trained with whole clips: the change of its accuracy
     on held-out clips of the world, mean of the kinds of question, in percentage points."""
-    found = {span: _asked(span, clips) for span in ("clip", "frame")}
+    clips, share = (1, (0, 100)) if size.tiny else (CLIPS, (0, 1))
+    found = {span: _asked(span, clips, share) for span in ("clip", "frame")}
     whole, frame = (100 * found[span]["mean_of_kinds"]["accuracy"] for span in ("clip", "frame"))
     name = f"accuracy on {clips} held-out clips of the world, attention_span frame against clip"
     note = "percentage points, mean of all kinds of question; keye-nano was trained with whole clips"
     return Line(name, "%", Series((frame,)), Series((whole,)), frame - whole, "points", None, note)
 
 
-def _asked(span: str, clips: int) -> dict[str, Any]:
+def _asked(span: str, clips: int, share: tuple[int, int]) -> dict[str, Any]:
     from finetune.evaluate import Answerer, report, run
 
     with tempfile.TemporaryDirectory() as name:
@@ -104,7 +105,7 @@ def _asked(span: str, clips: int) -> dict[str, Any]:
         fields = json.loads((folder / "config.json").read_text("utf-8"))
         fields["vision_config"]["attention_span"] = span
         (folder / "config.json").write_text(json.dumps(fields), "utf-8")
-        return report(run(Answerer(folder), clips, blind=False))
+        return report(run(Answerer(folder), clips, blind=False, share=share))
 
 
 def _line(name: str, made: list[Run], published: list[Run], goal: float | None, note: str = "") -> Line:
