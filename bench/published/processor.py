@@ -43,7 +43,7 @@ def _transformed(picture: np.ndarray, size: tuple[int, int] | None, resample: PI
 
 def preview(frames: torch.Tensor) -> tuple[torch.Tensor, Grid]:
     """A clip of the utilities 1.0.0, float32 [frames, 3, height, width] with whole values, to patches and grid."""
-    pictures = [np.array(frame) for frame in frames]
+    pictures = [frame.numpy() for frame in frames]
     height, width = frames.shape[-2:]
     size = smart_resize(height, width, 28, MIN_PIXELS, MAX_PIXELS)
     made = [_transformed(picture, size, PILImageResampling.BICUBIC) for picture in pictures]
