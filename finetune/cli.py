@@ -1,4 +1,4 @@
-"""python -m finetune run RECIPE.toml: the recipe from the shell."""
+"""python -m finetune run RECIPE.toml [--plan]: a recipe from the shell, or what it would take."""
 
 from __future__ import annotations
 
@@ -26,13 +26,22 @@ def add_commands(commands: Any) -> None:
     run.add_argument("--store", type=Path, default=Path("data/studio.sqlite"), help="file that keeps the run's figures")
     run.add_argument("--without", action="append", default=[], metavar="STAGE", help="leave a stage out")
     run.add_argument("--from", dest="begin", metavar="STAGE", help="run this stage and all after it again")
+    run.add_argument("--plan", action="store_true", help="start nothing; print what it would take")
+    run.add_argument("--gpus", type=int, metavar="N", help="for the plan (default: as many as the recipe's processes)")
+    run.add_argument("--gpu", metavar="NAME", help="for the plan: a100, h100, h800, h200, b200, l40s, 4090 or core")
+    run.add_argument("--mfu", type=float, default=0.4, help="for the plan: share of the peak reached (default 0.4)")
     run.set_defaults(act=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
+    recipe = given(load_recipe(args.recipe, args.numbers), args.model, args.data, args.without)
+    if args.plan:
+        from finetune.plan import make_plan, plan_text
+
+        print(plan_text(make_plan(recipe, args.gpus, args.gpu, args.mfu)))
+        return 0
     from finetune.run import Stopped, run
 
-    recipe = given(load_recipe(args.recipe, args.numbers), args.model, args.data, args.without)
     out = args.out or Path("runs") / recipe.name
     try:
         print(run(recipe, out, args.begin, args.store))

@@ -11,10 +11,11 @@ Norms, activations and rotations are left out: they are less than a hundredth.""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 from engine.keye import KeyeConfig
+from engine.keye.configuration import KeyeVL1_5Config
 
 Role = Literal["trained", "passed", "frozen"]
 """trained: its weights learn; passed: they do not, but a gradient goes through; frozen: forward only."""
@@ -48,7 +49,7 @@ def parameters(config: KeyeConfig) -> Parameters:
     """Every tensor of section 2 of the published state dict, from the sizes in the configuration."""
     v, h = config.vision.hidden_size, config.hidden_size
     iv, i = config.vision.intermediate_size, config.intermediate_size
-    heads, kv, d = _heads(config)
+    heads, kv, d = heads_of(config)
     patch = config.vision.num_channels * config.vision.patch_size**2
     side = config.vision.image_size // config.vision.patch_size
     norm = 2 * v  # weight and bias
@@ -60,7 +61,11 @@ def parameters(config: KeyeConfig) -> Parameters:
     table = config.vocab_size * h
     return Parameters(
         tower=(patch + 1) * v + side**2 * v + config.vision.num_hidden_layers * (attention + mlp + 2 * norm) + norm,
-        projector=norm + joined * joined + joined + joined * h + h,
+        projector=(2 * joined if isinstance(config, KeyeVL1_5Config) else norm)
+        + joined * joined
+        + joined
+        + joined * h
+        + h,
         decoder=config.num_hidden_layers * layer + h,
         embeddings=table,
         output=0 if config.tie_word_embeddings else table,
@@ -71,7 +76,8 @@ def parameters(config: KeyeConfig) -> Parameters:
 
 @dataclass(frozen=True)
 class Item:
-    """A picture or clip as the tower gets it: one segment, whatever its number of frames (Preview)."""
+    """A picture or clip as the tower gets it: one segment, however many frames it has (Preview), or each frame one
+    (1.5)."""
 
     frames: int
     patches: int  # of each frame
@@ -79,6 +85,10 @@ class Item:
     @property
     def length(self) -> int:
         return self.frames * self.patches
+
+    def pairs(self, config: KeyeConfig) -> int:
+        """Of patches that see each other."""
+        return self.length * (self.patches if isinstance(config, KeyeVL1_5Config) else self.length)
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,20 @@ class Forward:
     def total(self) -> float:
         return self.tower + self.tower_attention + self.projector + self.decoder + self.decoder_attention
 
+    def __add__(self, other: Forward) -> Forward:
+        return Forward(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def times(self, passes: float, tower: float | None = None) -> Forward:
+        """So many passes; with `tower` that many through tower and projector, whose features are used again."""
+        seen = passes if tower is None else tower
+        return Forward(
+            self.tower * seen,
+            self.tower_attention * seen,
+            self.projector * seen,
+            self.decoder * passes,
+            self.decoder_attention * passes,
+        )
+
     def step(self, tower: Role, projector: Role, decoder: Role) -> float:
         """Operations of forward and backward together."""
         return (
@@ -130,7 +154,7 @@ def forward(config: KeyeConfig, examples: Sequence[Example], *, causal: bool = T
     """Of `examples`, each a sequence of its own. With `causal` the masked half of the scores is not computed, as flash
     kernels do; without, it is."""
     v, h = config.vision.hidden_size, config.hidden_size
-    heads, kv, d = _heads(config)
+    heads, kv, d = heads_of(config)
     layers, depth = config.num_hidden_layers, config.vision.num_hidden_layers
     patch = config.vision.num_channels * config.vision.patch_size**2
     patches = sum(example.patches for example in examples)
@@ -143,11 +167,65 @@ def forward(config: KeyeConfig, examples: Sequence[Example], *, causal: bool = T
     seen = sum(example.length(config) ** 2 for example in examples) * (0.5 if causal else 1.0)
     return Forward(
         tower=2.0 * tower * patches,
-        tower_attention=4.0 * depth * v * sum(i.length**2 for e in examples for i in e.items),
+        tower_attention=4.0 * depth * v * sum(i.pairs(config) for e in examples for i in e.items),
         projector=2.0 * (joined * joined + joined * h) * visual,
         decoder=2.0 * layers * layer * tokens + 2.0 * h * config.vocab_size * learnt,
         decoder_attention=4.0 * layers * heads * d * seen,
     )
+
+
+def packed_forward(
+    config: KeyeConfig, items: Sequence[Item], clips: int, prefix: int, rows: int, row: int, learnt: int
+) -> Forward:
+    """Of a packed batch (finetune.packed): `clips` prefixes of `prefix` tokens, each with its item where there are
+    any, and each continued by `rows` rows of `row` tokens that see it and themselves; `learnt` logits in all. Scores
+    are computed whole, masked or not; the last layer answers for the learnt tokens only and does not attend from the
+    prefix."""
+    h, (heads, kv, d), layers = config.hidden_size, heads_of(config), config.num_hidden_layers
+    seen = forward(config, [Example(0, tuple(items), 0)])
+    tokens = clips * (prefix + rows * row)
+    inputs = 2.0 * h * (heads + 2 * kv) * d
+    outputs = 2.0 * (h * heads * d + 3 * h * config.intermediate_size)
+    among = clips * rows * row * (prefix + row)
+    return Forward(
+        tower=seen.tower,
+        tower_attention=seen.tower_attention,
+        projector=seen.projector,
+        decoder=layers * inputs * tokens
+        + outputs * ((layers - 1) * tokens + learnt)
+        + 2.0 * h * config.vocab_size * learnt,
+        decoder_attention=4.0 * heads * d * (layers * among + (layers - 1) * clips * prefix**2),
+    )
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """What stage 0 trains beside the tower: SigLIP's text tower, as wide as the vision tower, and its pooling head."""
+
+    layers: int
+    mlp: int
+    vocabulary: int
+    tokens: int  # of a text; padding is read too
+
+    def parameters(self, width: int) -> int:
+        layer = 4 * (width * width + width) + 2 * width * self.mlp + self.mlp + width + 4 * width
+        text = (self.vocabulary + self.tokens) * width + self.layers * layer + 2 * width + width * width + width
+        pool = width + 4 * (width * width + width) + 2 * width + 2 * width * self.mlp + self.mlp + width
+        return text + pool + 2  # scale and bias of the loss
+
+    def forward(self, width: int, texts: float, patches: float) -> float:
+        """Operations for so many texts and for the pooling of their pictures."""
+        layer = 4 * width * width + 2 * width * self.mlp
+        one = 2.0 * self.layers * layer * self.tokens + 4.0 * self.layers * width * self.tokens**2 + 2.0 * width**2
+        pooled = 2.0 * (2 * width**2 + 2 * width * self.mlp)  # one query a picture
+        return texts * (one + pooled) + patches * (2.0 * 2 * width**2 + 4.0 * width)
+
+
+def lora_parameters(config: KeyeConfig, rank: int) -> int:
+    """Of an adapter beside the seven matrices of every decoder layer."""
+    h, i, (heads, kv, d) = config.hidden_size, config.intermediate_size, heads_of(config)
+    sides = 2 * (h + heads * d) + 2 * (h + kv * d) + 3 * (h + i)
+    return config.num_hidden_layers * rank * sides
 
 
 def roles(train: Sequence[str]) -> tuple[Role, Role, Role]:
@@ -163,7 +241,7 @@ def roles(train: Sequence[str]) -> tuple[Role, Role, Role]:
 def generated(config: KeyeConfig, prompt: Example, answer: int) -> Forward:
     """Of an answer of `answer` tokens to one prompt, the prompt not counted: each token goes through the decoder once
     and looks back at all before it."""
-    heads, kv, d = _heads(config)
+    heads, kv, d = heads_of(config)
     h = config.hidden_size
     layer = 2 * h * heads * d + 2 * h * kv * d + 3 * h * config.intermediate_size
     before = prompt.length(config)
@@ -171,96 +249,6 @@ def generated(config: KeyeConfig, prompt: Example, answer: int) -> Forward:
         decoder=2.0 * answer * (config.num_hidden_layers * layer + h * config.vocab_size),
         decoder_attention=4.0 * config.num_hidden_layers * heads * d * (answer * before + answer * answer / 2),
     )
-
-
-# -- memory -----------------------------------------------------------------------------------------------------
-
-WEIGHT, GRADIENT, OPTIMIZER = 2, 2, 12
-"""Bytes of a parameter in mixed precision: weight and gradient in bfloat16; a float32 copy and AdamW's two moments."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on each GPU."""
-
-    weights: float
-    gradients: float
-    optimizer: float
-    activations: float  # of one batch, everything kept
-    checkpointed: float  # of one batch, each layer computed again on the way back
-    logits: float
-
-    @property
-    def full(self) -> float:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
-
-    @property
-    def least(self) -> float:
-        """With activation checkpointing."""
-        return self.weights + self.gradients + self.optimizer + self.checkpointed + self.logits
-
-
-def memory(
-    config: KeyeConfig,
-    train: Sequence[str],
-    patches: int,
-    tokens: int,
-    learnt: int,
-    gpus: int,
-    *,
-    beside: int = 0,
-) -> Memory:
-    """Of a step on `patches`, `tokens` and `learnt` logits a GPU, with weights, gradients and optimiser shared out over
-    all GPUs (ZeRO stage 3: report, section 5). `beside` are further trained parameters.
-
-    Attention is taken to keep no scores (flash), and what is kept to be in bfloat16."""
-    held = parameters(config)
-    size = {
-        "tower": held.tower,
-        "projector": held.projector,
-        "decoder": held.decoder + held.embeddings + held.output,
-    }
-    moved = sum(size[name] for name in size if name in train) + beside
-    tower, projector, decoder = roles(train) if set(train) != {"tower"} else ("trained", "frozen", "frozen")
-    v, depth = config.vision.hidden_size, config.vision.num_hidden_layers
-    h, layers = config.hidden_size, config.num_hidden_layers
-    full = least = 0.0
-    if tower != "frozen":
-        one = 2.0 * vision_layer_values(config) * patches
-        full += depth * one
-        least += depth * 2.0 * v * patches + one
-    if projector != "frozen":
-        joined = v * config.vision.spatial_merge_size**2
-        kept = 2.0 * (3 * joined) * tokens  # joined patches, before and after the activation; fewer tokens are visual
-        full, least = full + kept, least + kept
-    if decoder != "frozen":
-        one = 2.0 * decoder_layer_values(config) * tokens
-        full += layers * one
-        # one layer at a time is whole: the larger of a tower's and a decoder's
-        least += layers * 2.0 * h * tokens + one
-    # bfloat16, the float32 of the loss, and the gradient of that
-    logits = (2.0 + 4.0 + 4.0) * learnt * config.vocab_size if decoder != "frozen" else 0.0
-    return Memory(
-        weights=WEIGHT * (held.built + beside) / gpus,
-        gradients=GRADIENT * moved / gpus,
-        optimizer=OPTIMIZER * moved / gpus,
-        activations=full,
-        checkpointed=least,
-        logits=logits,
-    )
-
-
-def vision_layer_values(config: KeyeConfig) -> int:
-    """Values that a tower layer keeps of each patch for its gradient: two norms' inputs and outputs, queries, keys,
-    values, what attention gives, and the MLP's middle before and after its activation."""
-    return 8 * config.vision.hidden_size + 2 * config.vision.intermediate_size
-
-
-def decoder_layer_values(config: KeyeConfig) -> int:
-    """Values that a decoder layer keeps of each token: two norms' inputs and outputs; queries and keys before their
-    norm, after it, and rotated; values; what attention gives; gate, its activation, up, and their product."""
-    heads, kv, d = _heads(config)
-    return 4 * config.hidden_size + 3 * (heads + kv) * d + kv * d + heads * d + 4 * config.intermediate_size
 
 
 def _matrices(role: Role) -> int:
@@ -271,6 +259,6 @@ def _attention(role: Role) -> int:
     return 1 if role == "frozen" else 3
 
 
-def _heads(config: KeyeConfig) -> tuple[int, int, int]:
+def heads_of(config: KeyeConfig) -> tuple[int, int, int]:
     assert config.num_key_value_heads is not None and config.head_dim is not None
     return config.num_attention_heads, config.num_key_value_heads, config.head_dim

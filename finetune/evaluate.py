@@ -26,6 +26,7 @@ from engine.runtime.base import Decoding, Message, Part
 from engine.runtime.local import LocalRuntime
 from engine.video import Clip, Frames, Sampling, sample
 from finetune.errors import FinetuneError
+from finetune.groups import COUNTED, GROUPS
 from finetune.scoring import clause_recall, floor, overlap, right, wilson
 from finetune.world.clips import encode_clip
 from finetune.world.questions import PICTURE_KINDS, VIDEO_KINDS, Question, ask, small_talk
@@ -38,18 +39,6 @@ FILES = ((448, 448, 30), (448, 448, 24), (480, 270, 30), (270, 480, 30), (400, 3
 
 LONG = (10.0, 12.0, 16.0)
 """Seconds of the long clips: about twice the usual."""
-
-GROUPS = {
-    "video": "clips, any pair of colour and shape",
-    "unseen": "clips with a pair never seen in training",
-    "unseen triple": "clips with a colour, shape and motion never seen together",
-    "long": "clips of 10 to 16 seconds",
-    "chinese": "every second clip, asked in Chinese",
-    "picture": "pictures",
-    "talk": "small talk and questions without a clip",
-}
-COUNTED = ("video", "unseen", "unseen triple")
-"""The groups over which the kinds of questions are counted."""
 
 MAX_TOKENS = 64
 OFFSET = 10_000

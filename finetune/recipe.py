@@ -66,7 +66,9 @@ class Part:
     examples: int = 0
     counts: dict[str, int] = field(default_factory=dict)  # what the examples are made of
     context: int = 0
-    ours: tuple[str, ...] = ()  # the fields that nobody has published
+    shapes: dict[str, dict[str, float]] = field(default_factory=dict)  # what an example is (finetune.workload)
+    effort: dict[str, float] = field(default_factory=dict)  # what else is done with it, for the plan
+    ours: tuple[str, ...] = ()  # the fields that nobody has published; counts.NAME where it is one of the counts
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Recipe:
     seed: int = 0
     processes: int = 1  # on this machine, where no launcher has started them
     threads: int = 0  # of each process; 0: the cores divided among the processes
-    model: dict[str, str] = field(default_factory=dict)  # {"new": "keye-nano"} or {"path": folder}
+    model: dict[str, str] = field(default_factory=dict)  # {"new": "keye-nano"[, "former": folder]} or {"path": folder}
     evaluate: Evaluation = Evaluation()
 
     def stage(self, name: str) -> Stage:
@@ -132,9 +134,9 @@ def parse_recipe(data: dict[str, Any], name: str = "recipe") -> Recipe:
     if (
         not isinstance(model, dict)
         or not all(isinstance(v, str) for v in model.values())
-        or set(model) - {"new", "path"}
+        or set(model) - {"new", "former", "path"}
     ):
-        raise FinetuneError('[model] takes one of new = "keye-nano" and path = "a folder".')
+        raise FinetuneError('[model] takes new = "keye-nano" (and former = "a folder") or path = "a folder".')
     evaluation = _fill(Evaluation, data.pop("evaluate", {}), "evaluate")
     stages = []
     for stage, table in data.items():
@@ -185,6 +187,8 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         if not sensible:
             raise FinetuneError(f"{where}.{name} = {getattr(part, name)} makes no sense; give another value.")
     for name in part.ours:
+        if name.startswith("counts.") and name.removeprefix("counts.") in part.counts:
+            continue
         if name not in {f.name for f in dataclasses.fields(Part)}:
             raise _unknown(name, [f.name for f in dataclasses.fields(Part)], f"{where}.ours")
     return part

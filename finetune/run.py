@@ -36,7 +36,7 @@ from finetune import evaluate
 from finetune.card import release, write_card
 from finetune.errors import FinetuneError
 from finetune.recipe import Part, Recipe, Stage, write_resolved
-from finetune.run_record import recorded
+from finetune.run_record import code_version, recorded
 from finetune.run_report import write_report
 from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
@@ -83,7 +83,7 @@ def prepare(recipe: Recipe, out: Path, begin: str | None = None) -> None:
     for step in steps[:-1]:
         if (part := step.stage.parts[step.part]).lora and not part.merge:
             raise FinetuneError(f"What comes after {step.name} needs a whole model; give {step.name}.merge = true.")
-    if set(recipe.model) not in ({"new"}, {"path"}):
+    if set(recipe.model) not in ({"new"}, {"new", "former"}, {"path"}):
         raise FinetuneError('Say what to train: --model DIR, or new = "keye-nano" under [model].')
     if "path" in recipe.model:
         load_config(Path(recipe.model["path"]))
@@ -156,6 +156,7 @@ def machine() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "gpus": gpus,
+        "code": code_version(),
         "command": " ".join(["python", "-m", "finetune", *sys.argv[1:]]),
     }
 
@@ -172,7 +173,8 @@ def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
     if "new" in recipe.model:
         last = out / "start"
         if accelerator.is_main_process and not (last / "model" / "config.json").is_file():
-            new_checkpoint(last / "model", recipe.seed)
+            former = recipe.model.get("former")
+            new_checkpoint(last / "model", recipe.seed, Path(former) if former else None)
         accelerator.wait_for_everyone()
         model = last / "model"
     else:

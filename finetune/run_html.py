@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.curves import Line, chart, legend, sparkline, thousands
-from finetune.evaluate import GROUPS
+from finetune.groups import GROUPS
 from finetune.pages import document, table, text
 
 KINDS = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import FinetuneError
-from finetune.evaluate import COUNTED
+from finetune.groups import COUNTED
 from finetune.intervals import Estimate, difference, mean, paired, share
 from finetune.run_folder import Answers, Part, RunFolder, Whole, number, read_run, whole
 from finetune.run_html import page

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from engine.keye import KeyeConfig, KeyeForConditionalGeneration
+from engine.keye import KeyeConfig, KeyeForConditionalGeneration, load_model
 from finetune.checkpoint import write_model
+from finetune.errors import FinetuneError
 from finetune.tokenizer import save_tokenizer, train_tokenizer
 
 SAMPLING: dict[str, Any] = {
@@ -96,10 +97,14 @@ def new_model(tokenizer: Tokenizer, seed: int = 0) -> KeyeForConditionalGenerati
     return KeyeForConditionalGeneration(KeyeConfig(**fields)).float()
 
 
-def new_checkpoint(folder: Path, seed: int = 0) -> None:
+def new_checkpoint(folder: Path, seed: int = 0, former: Path | None = None) -> None:
     """Write an untrained keye-nano, in float32, to a folder that `engine.keye.load_model` and
-    `KeyeProcessor.from_pretrained` read."""
+    `KeyeProcessor.from_pretrained` read. With the folder of a `former` keye-nano it knows what that one knew: its
+    weights, and of its words those that both tokenizers have."""
     tokenizer = train_tokenizer()
+    model = new_model(tokenizer, seed)
+    if former is not None:
+        inherit(model, tokenizer, former)
     with tempfile.TemporaryDirectory() as name:
         companions = Path(name)
         config = nano_config(tokenizer)
@@ -129,4 +134,22 @@ def new_checkpoint(folder: Path, seed: int = 0) -> None:
         for file, content in files.items():
             (companions / file).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         save_tokenizer(tokenizer, companions)
-        write_model(folder, new_model(tokenizer, seed).state_dict(), companions)
+        write_model(folder, model.state_dict(), companions)
+
+
+@torch.no_grad()
+def inherit(model: KeyeForConditionalGeneration, tokenizer: Tokenizer, former: Path) -> None:
+    """Give `model` the weights of the model in the folder `former`; rows of words go by the words, and a new word
+    keeps its own. FinetuneError where the two differ in more than their vocabulary."""
+    old = load_model(former, torch.float32)
+    words = Tokenizer.from_file(str(former / "tokenizer.json")).get_vocab()
+    pairs = [(i, words[word]) for word, i in tokenizer.get_vocab().items() if word in words]
+    new_rows, old_rows = (torch.tensor(side) for side in zip(*pairs, strict=True))
+    mine = model.state_dict()
+    for name, value in old.state_dict().items():
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            mine[name][new_rows] = value[old_rows]
+        elif name in mine and mine[name].shape == value.shape:
+            mine[name].copy_(value)
+        else:
+            raise FinetuneError(f"{former} is no keye-nano of this size: {name} is {list(value.shape)} there.")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.errors import EngineError
 from engine.keye import KeyeForConditionalGeneration, KeyeProcessor, load_model
 from engine.video import sampling_for
 from finetune.batches import ROW, Batches, Diet, chat_pieces
@@ -357,3 +358,39 @@ def test_an_untrained_model_answers_something_through_the_served_path(folder: Pa
     grey = blank(frames)
     assert grey.fps == frames.fps and grey.tokens == frames.tokens  # type: ignore[union-attr]
     assert all((image == 127).all() for image in grey.images)  # type: ignore[union-attr]
+
+
+def test_a_grown_model_keeps_its_weights_and_the_words_still_in_use(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+    from tokenizers import Tokenizer
+
+    from finetune.errors import FinetuneError
+
+    former, out = tmp_path / "former", tmp_path / "grown"
+    former.mkdir()
+    for path in folder.iterdir():
+        (former / path.name).write_bytes(path.read_bytes())
+    fields = json.loads((folder / "tokenizer.json").read_text())
+    words = fields["model"]["vocab"]
+    a, b = "Red", "Green"  # in the former tokenizer these two stand in each other's place, and a third is missing
+    words[a], words[b] = words[b], words[a]
+    words["zzzz"] = words.pop("Blue")
+    fields["model"]["merges"] = []
+    (former / "tokenizer.json").write_text(json.dumps(fields))
+    new_checkpoint(out, seed=9, former=former)
+    fresh = tmp_path / "fresh"
+    new_checkpoint(fresh, seed=9)
+    old, grown, own = (load_file(f / "model.safetensors") for f in (former, out, fresh))
+    ids = Tokenizer.from_file(str(out / "tokenizer.json")).get_vocab()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert torch.equal(grown[name][ids[a]], old[name][ids[b]]) and torch.equal(
+            grown[name][ids[b]], old[name][ids[a]]
+        )
+        assert torch.equal(grown[name][ids["Blue"]], own[name][ids["Blue"]])
+        assert torch.equal(grown[name][ids["One"]], old[name][ids["One"]])
+    for name in set(old) - {"model.embed_tokens.weight", "lm_head.weight"}:
+        assert torch.equal(grown[name], old[name])
+    old["mlp_AR.linear_2.bias"] = torch.zeros(3)
+    save_file(old, former / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises((FinetuneError, EngineError), match=r"linear_2\.bias"):
+        new_checkpoint(tmp_path / "bad", former=former)

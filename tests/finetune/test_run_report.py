@@ -11,7 +11,7 @@ import pytest
 
 from finetune.curves import Line, chart, thinned, thousands, ticks
 from finetune.errors import FinetuneError
-from finetune.evaluate import GROUPS
+from finetune.groups import GROUPS
 from finetune.run_report import write_report
 from finetune.scoring import wilson
 from tests.finetune.made_up_run import answers, evaluation, made_up_run, measure

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from engine.keye import KeyeProcessor, load_model
 from finetune.batches import Batches, Diet
 from finetune.errors import FinetuneError
+from finetune.feedback.runs import Runs
 from finetune.merge import average
 from finetune.recipe import Evaluation, Part, Recipe, load_recipe, parse_recipe
 from finetune.run import run
@@ -282,7 +283,8 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_weights(model: Path, 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def command(out: str) -> list[str]:
-        return [*COMMAND, str(path), "--model", str(model), "--out", str(tmp_path / out)]
+        store = str(tmp_path / f"{out}.sqlite")
+        return [*COMMAND, str(path), "--model", str(model), "--out", str(tmp_path / out), "--store", store]
 
     subprocess.run(command("whole"), check=True, env=environment, capture_output=True)
     killed = subprocess.Popen(command("killed"), env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -300,7 +302,8 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_weights(model: Path, 
 def test_a_run_that_is_asked_to_stop_saves_first(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "long.toml"
     path.write_text('processes = 2\nthreads = 1\n[stage1]\nkind = "alignment"\nsteps = 5000\nmedia = "pictures"\n')
-    command = [*COMMAND, str(path), "--model", str(model), "--out", str(tmp_path / "run")]
+    store = tmp_path / "studio.sqlite"
+    command = [*COMMAND, str(path), "--model", str(model), "--out", str(tmp_path / "run"), "--store", str(store)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     while not (tmp_path / "run/log.jsonl").exists() and process.poll() is None:
         time.sleep(0.05)
@@ -309,6 +312,11 @@ def test_a_run_that_is_asked_to_stop_saves_first(model: Path, tmp_path: Path) ->
     assert process.returncode == 130 and "give the same command to go on" in told
     state = torch.load(tmp_path / "run/stage1/state.pt", weights_only=True)
     assert 25 <= state["progress"]["step"] < 5000
+    runs = Runs(store)
+    (kept,) = runs.list()
+    assert kept.status == "stopped" and [stage.name for stage in runs.stages(kept.id)] == ["stage1"]
+    assert [m.step for m in runs.metrics(kept.id)][:1] == [25]
+    runs.close()
 
 
 def test_two_processes_take_the_gradient_of_one_with_both_batches(model: Path, tmp_path: Path) -> None:
