@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,13 +42,15 @@ class Worker:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "GRADIO_ANALYTICS_ENABLED": "False"}
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
+        # A file, because nobody reads a pipe until something goes wrong, and a full pipe stops the process.
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", work, json.dumps(fields)],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
         )
         self.base_mb: float = self._answer()["memory_mb"]
@@ -67,12 +70,14 @@ class Worker:
         return float(self._answer()["peak_mb"]) - self.base_mb
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(_MARK):
                 answer: dict[str, Any] = json.loads(line[len(_MARK) :])
                 return answer
-        said = self._process.stderr.read().strip().splitlines()
+        self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().strip().splitlines()
         raise WorkerError(said[-1] if said else "it ended without a word")
 
     def close(self) -> None:
@@ -83,6 +88,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._said.close()
 
     def __enter__(self) -> Worker:
         return self

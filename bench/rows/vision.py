@@ -118,14 +118,14 @@ def _line(name: str, made: list[Run], published: list[Run], goal: float | None, 
 
 
 def _on_gpu(size: Size) -> list[Line]:
-    name = f"GPU, 8B shapes, {FRAMES} frames of 20×36 tokens"
+    name = f"GPU, 8B shapes, {FRAMES} frames of 15×26 tokens"
     if not torch.cuda.is_available():
         return [
             not_measured(f"{name}: whole clip", "no GPU here", at_least(WHOLE)),
             not_measured(f"{name}: attention_span frame", "no GPU here", at_least(FRAME)),
         ]
     config = KeyeConfig.from_json_file(str(PUBLISHED_8B))
-    frames, rows, columns = (2, 8, 8) if size.tiny else (FRAMES, 40, 72)
+    frames, rows, columns = (2, 8, 8) if size.tiny else (FRAMES, 30, 52)
     return gpu_lines(name, config, frames, rows, columns, "cuda", torch.bfloat16, size.runs)
 
 
