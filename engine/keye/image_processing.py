@@ -184,7 +184,7 @@ class KeyeImageProcessor:
                 runs.append((1, *grid))
         if not runs:
             raise EngineError("There are no frames to cut up; give at least one.")
-        values = np.empty((sum(t * h * w for t, h, w in runs), _RGB, p, p), dtype=np.float32)
+        values: np.ndarray = np.empty((sum(t * h * w for t, h, w in runs), _RGB, p, p), dtype=np.float32)
         start = 0
         for frame in frames:  # one at a time: its bytes stay in the processor's cache until they are floats
             rows, columns = frame.shape[0] // p, frame.shape[1] // p
