@@ -13,6 +13,7 @@ from engine.errors import EngineError
 _MOST_LAYERS = 4096
 """A corrupt file must be refused before its number of layers fills the memory."""
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
+ATTENTION_SPANS = ("clip", "frame")
 _TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id")
 
 
@@ -38,6 +39,7 @@ class KeyeVisionConfig(PreTrainedConfig):
     spatial_merge_size: int = 2
     temporal_patch_size: int = 2  # published, read by nothing: frames are not paired
     tokens_per_second: int = 2
+    attention_span: str = "clip"  # not published; "frame": the frames of a Preview's clip do not see each other
 
     @property
     def head_dim(self) -> int:
@@ -66,6 +68,8 @@ class KeyeVisionConfig(PreTrainedConfig):
             raise _wrong("vision_config.hidden_size", self.hidden_size, "must be a multiple of 4 × num_attention_heads")
         if self.image_size < self.patch_size:
             raise _wrong("vision_config.image_size", self.image_size, "must not be smaller than patch_size")
+        if self.attention_span not in ATTENTION_SPANS:
+            raise _wrong("vision_config.attention_span", self.attention_span, 'must be "clip" or "frame"')
         if self.spatial_merge_size != 2:
             raise _wrong(
                 "vision_config.spatial_merge_size", self.spatial_merge_size, "must be 2, as the projector joins 2×2"

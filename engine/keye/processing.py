@@ -116,14 +116,14 @@ class KeyeProcessor:
         if pictures:
             made = [self.image_processor.image(picture) for picture in pictures]
             image_fill = [IMAGE_TOKEN * self._tokens(grid) for _, grid in made]
-            data["pixel_values"] = torch.from_numpy(np.concatenate([patches for patches, _ in made]))
+            data["pixel_values"] = torch.from_numpy(_whole([patches for patches, _ in made]))
             data["image_grid_thw"] = torch.tensor([grid for _, grid in made])
         if clips and self.per_frame:
             video_fill = self._frames(clips, timestamps, frame_types, sizes, data)
         elif clips:
             made = [self.image_processor.video(clip) for clip in clips]
             video_fill = [VIDEO_TOKEN * self._tokens(grid) for _, grid in made]
-            data["pixel_values_videos"] = torch.from_numpy(np.concatenate([patches for patches, _ in made]))
+            data["pixel_values_videos"] = torch.from_numpy(_whole([patches for patches, _ in made]))
             data["video_grid_thw"] = torch.tensor([grid for _, grid in made])
             data["second_per_grid_ts"] = _seconds(fps, len(clips))
         expanded = [_fill(t, {IMAGE_TOKEN: image_fill, VIDEO_TOKEN: video_fill}) for t in texts]
@@ -157,13 +157,13 @@ class KeyeProcessor:
         """1.5: adds the clips to `data` and returns the text of each, `<|frame|>`, time and placeholders per frame."""
         fills: list[str] = []
         patches: list[np.ndarray] = []
-        runs: list[list[int]] = []
+        runs: list[tuple[int, int, int]] = []
         for i, clip in enumerate(clips):
             times = _of_clip(timestamps, i, len(clip), "timestamps")
             kinds = _of_clip(frame_types, i, len(clip), "frame_types") or [0] * len(clip)
             size = sizes[i] if sizes is not None else None
+            frames: list[np.ndarray] = []
             pieces: list[str] = []
-            first = len(runs)
             for j, frame in enumerate(clip):
                 array = to_rgb(frame)
                 fast = bool(kinds[j])
@@ -173,17 +173,15 @@ class KeyeProcessor:
                     array = self.image_processor.resize(array, target, "bilinear")
                 else:
                     array = self.image_processor.resize(array, self.image_processor.size_for(*array.shape[:2]))
-                made, (_, h, w) = self.image_processor.patchify(array[None])
-                patches.append(made)
-                if len(runs) > first and runs[-1][1:] == [h, w]:
-                    runs[-1][0] += 1
-                else:
-                    runs.append([1, h, w])
-                pads = VIDEO_TOKEN * self._tokens((1, h, w))
+                frames.append(array)
+                pads = VIDEO_TOKEN * (array.shape[0] * array.shape[1] // self.image_processor.factor**2)
                 time = "" if times is None else f"{times[j]:.1f}"
                 pieces.append(_FRAME + time + (_FAST_START + pads + _FAST_END if fast else pads))
+            made, grids = self.image_processor.cut(frames)
+            patches.append(made)
+            runs += grids
             fills.append("".join(pieces))
-        data["pixel_values_videos"] = torch.from_numpy(np.concatenate(patches))
+        data["pixel_values_videos"] = torch.from_numpy(_whole(patches))
         data["video_grid_thw"] = torch.tensor(runs)
         data["num_frames"] = torch.tensor([len(clip) for clip in clips])
         return fills
@@ -286,6 +284,11 @@ def _as_clips(videos: Video | Sequence[Video] | None) -> list[list[Picture]]:
     elif len(clips) and (isinstance(clips[0], Image.Image) or getattr(clips[0], "ndim", 4) == 3):
         clips = [clips]  # one clip as a list of frames
     return [split_frames(clip) for clip in clips]
+
+
+def _whole(pieces: list[np.ndarray]) -> np.ndarray:
+    """The patches of several items as one array; one item's are not copied."""
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def _seconds(fps: float | Sequence[float], count: int) -> Tensor:

@@ -204,7 +204,8 @@ class KeyeVisionModel(PreTrainedModel):
         """Encode packed items in one pass.
 
         `pixel_values` [patches, channels, side, side], items one after the other, patches in raster order per frame;
-        `grid_thw` [items, 3] in patches. An item is one sequence; with `per_frame` (1.5) each of its frames is.
+        `grid_thw` [items, 3] in patches. An item is one sequence; with `per_frame` (1.5), or where the configuration's
+        `attention_span` is "frame", each of its frames is: time and memory then grow with the frames, not their square.
         Returns [patches, hidden] in the order of the input. Raises EngineError if the counts do not agree."""
         grids = grid_rows(grid_thw)
         patches = sum(t * h * w for t, h, w in grids)
@@ -213,6 +214,7 @@ class KeyeVisionModel(PreTrainedModel):
                 f"The grids describe {patches} patches but {pixel_values.shape[0]} were given; "
                 "pass the pixel values and the grid of one processor call together."
             )
+        per_frame = per_frame or self.config.attention_span == "frame"
         lengths = [n for t, h, w in grids for n in ([h * w] * t if per_frame else [t * h * w])]
         x = self.vision_model.embeddings(pixel_values, grids)
         segments, order = plan_segments(lengths, x.device)

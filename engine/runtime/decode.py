@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.generation.logits_process import SuppressTokensLogitsProcessor
 
+from engine.keye.step import steps_for
 from engine.runtime.base import Decoding
 from engine.runtime.prefix import Kept
 
@@ -52,12 +53,13 @@ def next_tokens(
     if decoding.seed is not None:
         generator = torch.Generator(device=ids.device).manual_seed(decoding.seed)
     output = model(**inputs, use_cache=True, logits_to_keep=1)
-    cache, deltas = output.past_key_values, output.rope_deltas
+    cache, deltas, logits = output.past_key_values, output.rope_deltas, output.logits
     length = cache.get_seq_length()
+    step = steps_for(model, cache)
     if kept is not None:
         kept.cache = cache
     while True:
-        scores = chain(ids, output.logits[:, -1].float())
+        scores = chain(ids, logits[:, -1].float())
         if decoding.greedy:
             token = scores.argmax(-1, keepdim=True)
         else:
@@ -65,9 +67,13 @@ def next_tokens(
         yield int(token)
         if kept is not None:
             kept.ids.append(int(token))
-        position = (length + deltas).expand(3, 1, 1)  # past the prompt the three axes advance together
-        output = model(input_ids=token, position_ids=position, past_key_values=cache, use_cache=True)
-        cache, length = output.past_key_values, length + 1
+        position = length + deltas  # past the prompt the three axes advance together
+        if step is not None:
+            logits = step(token, position)
+        else:
+            positions = position.expand(3, 1, 1)
+            logits = model(input_ids=token, position_ids=positions, past_key_values=cache, use_cache=True).logits
+        length += 1
 
 
 class TextStream:

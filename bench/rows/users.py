@@ -1,0 +1,135 @@
+"""The page with sixteen users who are all being answered, against one."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bench.figures import Line, Row, Series, Size, at_most
+from bench.rows.tokens import endless
+
+TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one user saw: seconds between updates that showed more text, and until the first of them."""
+
+    gaps: list[float]
+    first: float
+    failed: bool
+
+
+def measure(size: Size) -> list[Line]:
+    import gradio as gr
+
+    from app.ask import AskTab
+    from app.config import AppConfig
+    from app.demos import load_demos
+    from app.studio import Studio
+    from engine.runtime.local import LocalRuntime
+
+    many, tokens = (2, 4) if size.tiny else (16, TOKENS)
+    with endless() as folder, tempfile.TemporaryDirectory() as data:
+        studio = Studio(AppConfig(data=Path(data)), LocalRuntime(str(folder), device="cpu"))
+        with gr.Blocks() as page:
+            tab = AskTab(page, studio, load_demos())
+        studio.runtime.info()
+        _together(tab, 1, tokens)  # warms up
+        alone: list[list[Seen]] = []
+        crowd: list[list[Seen]] = []
+        for _ in range(size.runs):
+            alone.append(_together(tab, 1, tokens))
+            crowd.append(_together(tab, many, tokens))
+        studio.close()
+    ours, theirs = (Series(tuple(_between(users) for users in runs)) for runs in (crowd, alone))
+    failed = sum(user.failed for users in crowd for user in users)
+    wait = Series(tuple(sorted(user.first for user in users)[len(users) // 2] for users in crowd))
+    first = Series(tuple(users[0].first for users in alone))
+    return [
+        Line(
+            f"{many} users: median time between updates of an answer that is being written",
+            "s",
+            ours,
+            theirs,
+            ours.median / theirs.median,
+            "×",
+            at_most(2),
+            "the local runtime answers one at a time, the others see their place in the queue",
+        ),
+        Line(f"{many} users: failed requests", figure=float(failed), figure_unit="failed", goal=at_most(0)),
+        Line(
+            f"{many} users: time to the first word, median user",
+            "s",
+            wait,
+            first,
+            wait.median / first.median,
+            "×",
+            None,
+            "no goal: they wait for each other",
+        ),
+    ]
+
+
+def _between(users: list[Seen]) -> float:
+    gaps = sorted(gap for user in users for gap in user.gaps)
+    return gaps[len(gaps) // 2] if gaps else float("nan")
+
+
+def _together(tab: Any, users: int, tokens: int) -> list[Seen]:
+    start = threading.Barrier(users)
+    with ThreadPoolExecutor(users) as pool:
+        return list(pool.map(lambda _: _user(tab, tokens, start), range(users)))
+
+
+def _user(tab: Any, tokens: int, start: threading.Barrier) -> Seen:
+    """Pick a demo clip, ask, and follow the answer, through the handlers that the page calls."""
+    from app.session import Session
+
+    demo = next(iter(tab.demos.values()))
+    start.wait()
+    began = time.perf_counter()
+    try:
+        session = tab._take(Session(), demo.file, (), lambda *args, **kwargs: None)[tab.session]
+        updates = tab.ask(session, "What happens?", "auto", tokens, 0)
+        session = updates[tab.session]
+        seen, moments = 0, []
+        for update in tab.follow(session):
+            shown = _answer(update.get(tab.chat))
+            if len(shown) > seen:
+                seen = len(shown)
+                moments.append(time.perf_counter())
+        answer = tab.studio.turns(session.conversation)[-1].answer
+        failed = answer is None or answer.finish not in ("stop", "length")
+    except Exception:  # whatever it was, the user saw a failure
+        return Seen([], time.perf_counter() - began, True)
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
+    return Seen(gaps, (moments[0] if moments else time.perf_counter()) - began, failed)
+
+
+def _answer(chat: Any) -> str:
+    """The answer as far as the chat shows it; empty while the user waits for their turn."""
+    messages = getattr(chat, "value", None) or []
+    if not messages:
+        return ""
+    last = messages[-1] if isinstance(messages, list) else messages
+    role = last["role"] if isinstance(last, dict) else last.role
+    text = str(last["content"] if isinstance(last, dict) else last.content)
+    return "" if role != "assistant" or "<small>" in text else text
+
+
+ROW = Row(
+    name="users",
+    what="the app with 16 users streaming",
+    against="one user",
+    goal="no request fails, median time between tokens of the page at most 2×",
+    how="Threads that do what a page does: pick a clip, ask, follow the answer as it grows, through the page's own "
+    "handlers and the store, without the network. Answers of 128 tokens; one user and sixteen take turns.",
+    measure=measure,
+)
