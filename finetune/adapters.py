@@ -17,10 +17,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from engine.keye import KeyeForConditionalGeneration, load_model
-from engine.keye.loading import load_config
 from engine.runtime.adapters import check_adapter
 from engine.runtime.sglang_options import ADAPTER_RANK
-from finetune.checkpoint import replace_folder, write_model
+from finetune.checkpoint import replace_folder, stored_dtype, write_model
 from finetune.errors import FinetuneError
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -98,5 +97,5 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> Path:
     except (ValueError, RuntimeError, KeyError) as error:
         line = " ".join(str(error).split())[:200]
         raise FinetuneError(f"{adapter} does not fit the model in {base} ({line}); give its own base.") from error
-    write_model(out, merged.state_dict(), base, load_config(base).dtype)
+    write_model(out, merged.state_dict(), base, stored_dtype(base))
     return out

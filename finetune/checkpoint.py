@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
+from engine.keye.loading import load_config
 from finetune.errors import FinetuneError
 
 COMPANIONS = (
@@ -19,6 +20,12 @@ COMPANIONS = (
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.json", "chat_template.jinja",
 )  # fmt: skip
 """What a model folder holds beside its weights."""
+
+
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """The type of a model folder's weights as its config.json names it; None where it names none."""
+    kind = load_config(folder).dtype
+    return kind if isinstance(kind, torch.dtype) else None
 
 
 def write_model(

@@ -224,7 +224,7 @@ def _train(
     part = step.stage.parts[step.part]
     stage = importlib.import_module(f"finetune.stages.{step.stage.kind}")
     own = getattr(stage, "load", None)
-    loaded = own(model, part, accelerator.device) if own else load_model(model, torch.float32)
+    loaded: Any = own(model, part, accelerator.device) if own else load_model(model, torch.float32)
     loaded.train()
     start = Start(
         loaded,

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from engine.keye import KeyeForConditionalGeneration, load_model
-from engine.keye.loading import load_config
 from engine.video import sampling_for
 from finetune.adapters import TARGETS, add_lora, lora_modules, merge_adapter, save_adapter
-from finetune.checkpoint import write_model
+from finetune.checkpoint import stored_dtype, write_model
 from finetune.data.cache import FrameStore
 from finetune.data.collate import Batch, collate, plan_epoch, read
 from finetune.data.conversations import Conversations
@@ -170,7 +169,7 @@ def work(start: Start, part: Part) -> Work:
             if part.merge:
                 merge_adapter(start.folder, folder / "adapter", folder / "model")
         else:
-            write_model(folder / "model", start.model.state_dict(), start.folder, load_config(start.folder).dtype)
+            write_model(folder / "model", start.model.state_dict(), start.folder, stored_dtype(start.folder))
         facts: dict[str, Any] = {"files": list(part.data), "learnt": len(source.rows), "left_out": problems.as_json()}
         if source.lost.total:
             facts["lost"] = source.lost.as_json()

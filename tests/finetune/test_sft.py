@@ -31,7 +31,8 @@ NUMBERS = dict(zip(CLIPS, ("One.", "Two.", "Three.", "Left.", "Right.", "Up."), 
 """The answers to a question that nothing in a clip answers: they can only be learnt from the rows."""
 
 SAME = dict.fromkeys(CLIPS, "Three.")
-"""For an adapter of a few steps, which says new words soon and tells clips apart late."""
+"""For an adapter of a few steps, which tells clips apart late. All answers are made of words that keye-nano has: the
+head is not adapted."""
 
 LIMITS = {"max_frames": 2, "budget": 24}
 """Small clips: what is tested is the way, and it is the same."""
@@ -48,12 +49,10 @@ def rows(taught: dict[str, str] = NUMBERS) -> list[dict[str, Any]]:
     for clip, answer in taught.items():
         shown = {"type": "video", "video": clip, **LIMITS}
         user = {"role": "user", "content": [shown, {"type": "text", "text": ASKED}]}
-        more = [{"role": "user", "content": "Thanks"}, {"role": "assistant", "content": "Any time."}]
+        more = [{"role": "user", "content": "Thanks"}, {"role": "assistant", "content": "Yes."}]
         out.append({"messages": [user, {"role": "assistant", "content": answer}, *more]})
     for word in ("Hello there", "Hi friend"):
-        out.append(
-            {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "At your service."}]}
-        )
+        out.append({"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "No."}]})
     return out
 
 
@@ -92,7 +91,7 @@ def answers(model: Path) -> dict[str, str]:
     return said
 
 
-FULL = ("sft.lora=0", "sft.lr=2e-3", "sft.epochs=32", "sft.batch_tokens=4096")
+FULL = ("sft.lora=0", "sft.lr=2e-3", "sft.epochs=40", "sft.batch_tokens=4096")
 LORA = ("sft.lora=16", "sft.lr=5e-3", "sft.epochs=28", "sft.batch_tokens=4096")
 
 
@@ -109,7 +108,7 @@ def test_what_was_taught_is_answered(
     assert told.out.strip() == str(model)
     assert "20 conversations" in told.err
     logged = figures(tmp_path / "run")
-    assert logged[-1]["loss"] < 0.1 * logged[0]["loss"]
+    assert logged[-1]["loss"] < 0.2 * logged[0]["loss"]
     assert answers(model) == taught
     base, moved = load_file(NANO / "model.safetensors"), load_file(model / "model.safetensors")
     changed = {name for name in base if not torch.equal(base[name], moved[name])}
