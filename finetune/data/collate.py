@@ -95,7 +95,7 @@ def plan_epoch(lengths: Sequence[int], most: int, seed: str, epoch: int, multipl
 
     Every row stands in exactly one batch, and the tokens of a batch are at most `most` (unless one row alone has
     more). The number of batches is a multiple of `multiple` and the same in every epoch: batches are divided until it
-    is, and where there are fewer rows than that, some stay empty. Process r of n takes every nth batch from r on."""
+    is, and where no batch has two rows to divide, some stay empty. Process r of n takes every nth batch from r on."""
     first = _evened(_filled(lengths, most, f"{seed}-0"), multiple)
     rng = random.Random(f"{seed}-{epoch}-order")
     if epoch:
