@@ -35,12 +35,10 @@ up to 16 frames of about 16 visual tokens. Weights in bfloat16.
 |---|---|---|---|---|
 {stages}
 
-Random weights; in stage 0 the tower learns against a small text tower (SigLIP's loss) and says what lies under each
-patch; in stage 1 the projector alone learns; in stage 2 everything does, from pictures and then from videos; in stage 3
-the rate falls, on three mixtures of questions, and the three models are averaged. Beside the answers, the visual tokens
-in the middle of the decoder are asked by linear probes what lies under them, how it has moved and what has happened to
-it; the probes are thrown away. Four pairs of colour and shape, eight triples of colour, shape and motion, the ring and
-the zigzag are never shown.
+{origin} {told}
+Beside the answers, the visual tokens in the middle of the decoder are asked by linear probes what lies under them, how it
+has moved and what has happened to it; the probes are thrown away. Four pairs of colour and shape, eight triples of colour,
+shape and motion, the ring and the zigzag are never shown.
 
 ## Accuracy
 `{evaluation}`: scenes never seen in training, encoded as H.264 files, sampled and asked one question at a time as the
@@ -50,6 +48,20 @@ is the best that one fixed answer per kind could do.
 
 {table}
 """
+
+
+_FRESH = "The weights began at random."
+_GROWN = (
+    "The weights began as those of a former keye-nano, which had learnt a smaller world from random weights; its words "
+    "that are still in use kept their meaning."
+)
+_TOLD = {
+    "vision": "The tower learnt against a small text tower (SigLIP's loss) and to say what lies under each patch.",
+    "alignment": "The projector learnt alone.",
+    "multitask": "Everything learnt, from pictures and then from videos.",
+    "annealing": "The rate fell, on several mixtures of questions, and the models were averaged.",
+    "sft": "At last it answered questions at a low rate.",
+}
 
 
 def write_card(folder: Path, run: Path, notes: str = "") -> str:
@@ -85,6 +97,8 @@ def write_card(folder: Path, run: Path, notes: str = "") -> str:
         minutes=spent["seconds"] / 60,
         notes=notes,
         stages="\n".join(rows),
+        origin=_GROWN if "former" in recipe["model"] else _FRESH,
+        told=" ".join(_TOLD.get(stage["kind"], "") for stage in recipe["stages"]),
         evaluation=facts["command"],
         table=table.strip(),
     )
