@@ -36,9 +36,9 @@ up to 16 frames of about 16 visual tokens. Weights in bfloat16.
 {stages}
 
 {origin} {told}
-Beside the answers, the visual tokens in the middle of the decoder are asked by linear probes what lies under them, how it
-has moved and what has happened to it; the probes are thrown away. Four pairs of colour and shape, eight triples of colour,
-shape and motion, the ring and the zigzag are never shown.
+Beside the answers, the visual tokens in the middle of the decoder are asked by linear probes what lies under them, how
+it has moved and what has happened to it; the probes are thrown away. Four pairs of colour and shape, eight triples of
+colour, shape and motion, the ring and the zigzag are never shown.
 
 ## Accuracy
 `{evaluation}`: scenes never seen in training, encoded as H.264 files, sampled and asked one question at a time as the

@@ -34,7 +34,7 @@ DEMOS = (
     Demo(
         "heart-and-cross.mp4",
         "A heart passes by",
-        21,
+        5513,
         5.0,
         (448, 448),
         30,
