@@ -84,7 +84,8 @@ def _start(model: Any) -> str:
         if isinstance(model.get("path"), str):
             return str(model["path"])
         if isinstance(model.get("new"), str):
-            return f"{model['new']}, random weights"
+            former = model.get("former")
+            return f"{model['new']}, " + (f"grown from {former}" if isinstance(former, str) else "random weights")
     return "not recorded"
 
 
