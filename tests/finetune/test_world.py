@@ -401,3 +401,17 @@ def test_small_talk_has_an_honest_answer() -> None:
     assert small_talk(rng, "foreign").answer == "I only know moving shapes."
     assert small_talk(rng, "no_clip", with_clip=False).answer == "Please add a clip first."
     assert small_talk(rng, "foreign", language="zh").answer == "我只认识会动的图形。"
+
+
+def test_a_file_is_the_same_whatever_lies_in_memory(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    scene = make_scene(random.Random("0-stage2.videos-0-0").getrandbits(44) + 2, "train", 4.0, 1.0)
+    seen = set()
+    for number in range(6):
+        freed = [
+            np.random.default_rng(number).integers(0, 255, rng.randrange(1000, 900_000), np.uint8) for _ in range(40)
+        ]
+        rng.shuffle(freed)
+        del freed[:30]
+        seen.add(encode_clip(scene, tmp_path / f"{number}.mp4", (224, 224), 25, 25).read_bytes())
+    assert len(seen) == 1
