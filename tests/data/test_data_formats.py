@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,14 +96,15 @@ def test_several_stand_on_lines(marks):
 @settings(max_examples=300, deadline=None)
 @given(MARK, st.data())
 def test_a_damaged_text_is_never_misread_silently(mark, data):
-    """Take one character away: the rest is either refused, or written anew gives exactly the same text or the same
-    with the blank after a comma."""
+    """Take one character away: the rest is either refused, or written anew gives the same text, but for the blank
+    after a comma and the zeros of whole seconds."""
     text = write(mark)
     at = data.draw(st.integers(0, len(text) - 1))
     broken = text[:at] + text[at + 1 :]
     found = read(broken)
     if found is not None:
-        assert write(found).replace(", ", ",") == broken.replace(", ", ",")
+        again, there = (re.sub(r"\.0+(?=[],])", "", t.replace(", ", ",")) for t in (write(found), broken))
+        assert again == there
 
 
 @pytest.mark.parametrize(

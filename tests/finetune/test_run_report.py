@@ -27,8 +27,8 @@ def test_a_finished_run(tmp_path: Path) -> None:
     facts, html = report(tmp_path / "nano")
     assert facts["finished"] and facts["problems"] == []
     assert [s["title"] for s in facts["stages"]][:4] == ["stage0", "stage1", "stage2.one", "stage2.two"]
-    assert facts["after"] == {"stage1": "stage1", "stage2": "stage2", "stage3": "stage3"}
-    assert list(facts["checks"])[-4:] == ["stage3.general", "stage3.seeing", "stage3.time", "stage3"]
+    assert facts["after"] == {name: name for name in ("stage1", "stage2", "stage3", "sft")}
+    assert list(facts["checks"])[-5:-1] == ["stage3.general", "stage3.seeing", "stage3.time", "stage3"]
     steps = sum(part.steps for stage in recipe.stages for part in stage.parts.values())
     assert facts["totals"] == {
         "steps": steps,
@@ -115,11 +115,13 @@ def test_a_stopped_run_shows_what_there_is(tmp_path: Path) -> None:
         for path in (tmp_path / "nano/stage3" / part).iterdir():
             path.unlink()
     (tmp_path / "nano/stage3/evaluation.json").unlink()
+    for path in (tmp_path / "nano/sft").iterdir():
+        path.unlink()
     lines = (tmp_path / "nano/log.jsonl").read_text("utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if "stage3.seeing" not in line and "stage3.time" not in line]
+    kept = [line for line in lines if not any(name in line for name in ("stage3.seeing", "stage3.time", '"sft"'))]
     (tmp_path / "nano/log.jsonl").write_text("".join(kept), "utf-8")
     facts, html = report(tmp_path / "nano")
-    assert not facts["finished"] and "stage3.seeing is not begun; 1 more to come" in html
+    assert not facts["finished"] and "stage3.seeing is not begun; 2 more to come" in html
     assert list(facts["after"]) == ["stage1", "stage2"] and "stage3.general" in facts["checks"]
     assert facts["merged"] == {} and facts["baselines"]["blind_of"] is None
     assert "The blind baseline was not measured." in html
