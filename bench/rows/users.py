@@ -92,12 +92,12 @@ def _user(tab: Any, tokens: int, start: threading.Barrier) -> Seen:
     """Pick a demo clip, ask, and follow the answer, through the handlers that the page calls."""
     from app.session import Session
 
-    demo = next(iter(tab.demos.values()))
+    demo = next(iter(tab.clip.demos.values()))
     start.wait()
     began = time.perf_counter()
     try:
-        session = tab._take(Session(), demo.file, (), lambda *args, **kwargs: None)[tab.session]
-        updates = tab.ask(session, "What happens?", "auto", tokens, 0)
+        session = tab.clip._take(Session(), demo.file, (), lambda *args, **kwargs: None)[tab.session]
+        updates = tab.ask(session, "What happens?", "auto", False, None, False, tokens, 0)
         session = updates[tab.session]
         seen, moments = 0, []
         for update in tab.follow(session):

@@ -33,7 +33,7 @@ def test_it_fits_and_can_be_read(browser: Browser, tmp_path: Path, width: int, s
     page.on("console", lambda message: events.append(message.text))
     page.goto(html.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.locator("svg.kr-chart").count() == 8 and page.locator("svg.kr-spark").count() > 13
+    assert page.locator("svg.kr-chart").count() == 10 and page.locator("svg.kr-spark").count() > 13
     smallest = page.evaluate(
         "Math.min(...[...document.querySelectorAll('.kr-tick')].map(t => t.getBoundingClientRect().height))"
     )

@@ -156,7 +156,7 @@ QUESTION = [Message("user", ("What do you know?",))]
 def test_an_adapter_changes_the_answer_is_recorded_and_goes(nano: Served, tmp_path: Path) -> None:
     runtime = nano.runtime
     before = end(run(runtime, QUESTION))
-    runtime.load_adapter("noise", make_adapter(tmp_path / "noise", strength=1.0))
+    runtime.load_adapter("noise", make_adapter(tmp_path / "noise", strength=6.0))
     assert runtime.adapters() == ["noise"]
     assert end(run(runtime, QUESTION)).text == before.text  # loaded is not in use
     runtime.use_adapter("noise")
@@ -204,7 +204,7 @@ def test_folders_that_are_no_adapter_are_refused(nano: Served, tmp_path: Path) -
 def test_a_killed_server_loses_nothing_and_comes_back(nano: Served, tmp_path: Path, clip: Path) -> None:
     """As the page does it: the question is kept, the failure is told, and asking again is answered."""
     runtime: SGLangRuntime = nano.runtime
-    runtime.load_adapter("kept", make_adapter(tmp_path / "kept", strength=1.0))
+    runtime.load_adapter("kept", make_adapter(tmp_path / "kept", strength=6.0))
     studio = Studio(AppConfig(data=tmp_path / "data"), runtime)
     sha, _ = studio.add_video(clip, "clip.mp4")
     plain = runtime.info
