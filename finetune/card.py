@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -90,7 +91,7 @@ def write_card(folder: Path, run: Path, notes: str = "") -> str:
         ) from error
     card = _CARD.format(
         parameters=parameter_count(folder) / 1e6,
-        command=machine["command"],
+        command=re.sub(r" --(out|store) \S+", "", machine["command"]),  # where it lay is nobody's business
         cores=machine["cores"],
         seed=recipe["seed"],
         processor=spent["processor_seconds"] / 60,
