@@ -40,7 +40,8 @@ def _run(args: argparse.Namespace) -> int:
 
         print(plan_text(make_plan(recipe, args.gpus, args.gpu, args.mfu)))
         return 0
-    from finetune.run import Stopped, run
+    from finetune.run import run
+    from finetune.trainer import Stopped
 
     out = args.out or Path("runs") / recipe.name
     try:

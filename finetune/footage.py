@@ -127,5 +127,4 @@ def _through_file(scene: Scene, setting: Setting) -> np.ndarray:
 def to_patches(frames: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """float32 [patches, 3, 14, 14] in raster order per frame and int64 [clips, 3], by the served image processor."""
     made = [_PROCESSOR.patchify(clip) for clip in frames]
-    # Copied: the products' last bits depend on where a tensor begins, and numpy's memory begins anywhere.
-    return torch.cat([torch.from_numpy(p) for p, _ in made]), torch.tensor([grid for _, grid in made])
+    return torch.from_numpy(np.concatenate([p for p, _ in made])), torch.tensor([grid for _, grid in made])

@@ -20,7 +20,6 @@ import platform
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from finetune.run_record import Record, code_version, recorded
 from finetune.run_report import write_report
 from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
-from finetune.trainer import Log, Progress, Stopped, Trainer, stop_on_signals
+from finetune.trainer import Log, Progress, Trainer, stop_on_signals
 
 RUNNABLE = ("vision", "alignment", "multitask", "annealing", "sft")
 
@@ -263,7 +262,7 @@ def _merged(stage: Stage, out: Path, accelerator: Accelerator) -> tuple[Path, Pa
 
     folder = out / stage.name
     models = [step.folder / "model" for step in steps_of(stage, out)]
-    if len(models) > 1 and accelerator.is_main_process and not (folder / "model" / "config.json").is_file():
+    if accelerator.is_main_process and not (folder / "model" / "config.json").is_file():
         merge(models, folder / "model")
     accelerator.wait_for_everyone()
     return folder, folder / "model"
@@ -334,15 +333,3 @@ def run(recipe: Recipe, out: Path, begin: str | None = None, store: Path | None 
 
     spawn(recipe, out, store)
     return outcome(out / recipe.stages[-1].name)
-
-
-def results(recipe: Recipe, out: Path) -> Iterator[tuple[str, Path]]:
-    """Every finished part and merged stage with its folder, in order."""
-    for stage in recipe.stages:
-        steps = steps_of(stage, out)
-        yield from ((step.name, step.folder) for step in steps if step.done)
-        if stage.kind == "annealing" and len(steps) > 1 and (out / stage.name / "model").exists():
-            yield stage.name, out / stage.name
-
-
-__all__ = ["Stopped", "execute", "prepare", "results", "run", "steps_of"]

@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -108,11 +108,10 @@ class Log:
 
     path: Path
     also: Callable[[str, int, dict[str, Any]], None] | None = None  # stage, step, figures
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def write(self, stage: str, step: int, figures: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": stage, "step": step, **self.extra, **figures}) + "\n")
+            file.write(json.dumps({"stage": stage, "step": step, **figures}) + "\n")
         if self.also:
             self.also(stage, step, figures)
 
@@ -199,7 +198,7 @@ class Trainer:
         batches = [source.make(first + i) for i in range(every)]
         counts = [source.learnt(b) for b in batches]
         told = torch.tensor([sum(counts), int(stop.is_set())], dtype=torch.float64)
-        total, stopping = self.accelerator.reduce(told.to(self._device), "sum").tolist()
+        total, stopping = self.accelerator.reduce(told.to(self.accelerator.device), "sum").tolist()
         if stopping:
             return True, 0.0
         value = 0.0
@@ -242,10 +241,6 @@ class Trainer:
         else:
             with self.accelerator.no_sync(self.objective):
                 yield
-
-    @property
-    def _device(self) -> torch.device:
-        return self.accelerator.device
 
     def _log(self, norm: float) -> None:
         self._last = sum(self._losses) / len(self._losses) if self._losses else float("nan")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,22 +52,27 @@ def stretches(cues: Sequence[Timed], start: float, end: float, shortest: float =
     return out
 
 
+def _spans(items: Sequence[Item], folder: Path, report: Report) -> Iterator[tuple[Item, Medium, float, float]]:
+    """The videos among the items, each with its medium and the seconds of the file that it takes; the others of them
+    are told to the report."""
+    for item in items:
+        if not item.is_video:
+            continue
+        report.came += 1
+        medium = item.media[0]
+        try:
+            yield item, medium, *span(folder / medium.path, medium)
+        except EngineError as error:
+            report.drop(item.id, "a video cannot be read", str(error))
+
+
 def transcripts(items: Sequence[Item], folder: Path) -> tuple[list[Example], Report]:
     """For each video with a transcript its frames and cues in the order of time, cues in the format of 1.5's clip
     times. Where there is a caption it is the answer to the whole; otherwise the text after each stretch of frames is
     an answer of its own, as in the report's pre-training on speech."""
     report = Report("transcript", "videos")
     made: list[Example] = []
-    for item in items:
-        if not item.is_video or not item.speech:
-            continue
-        report.came += 1
-        medium = item.media[0]
-        try:
-            start, end = span(folder / medium.path, medium)
-        except EngineError as error:
-            report.drop(item.id, "a video cannot be read", str(error))
-            continue
+    for item, medium, start, end in _spans([item for item in items if item.speech], folder, report):
         late = [cue for cue in item.speech if cue.end > end + 1 and medium.end is None]
         if len(late) * 2 > len(item.speech):
             report.drop(item.id, "most of a transcript lies behind its video's end", f"video {end:.1f} s")
@@ -113,16 +118,7 @@ def events(items: Sequence[Item], folder: Path) -> tuple[list[Example], Report]:
     count from the start of the clip, since that is where the model counts from."""
     report = Report("events", "videos")
     made = []
-    for item in items:
-        if not item.is_video or not item.events:
-            continue
-        report.came += 1
-        medium = item.media[0]
-        try:
-            start, end = span(folder / medium.path, medium)
-        except EngineError as error:
-            report.drop(item.id, "a video cannot be read", str(error))
-            continue
+    for item, medium, start, end in _spans([item for item in items if item.events], folder, report):
         inside = [
             Timed(max(cue.start, start), min(cue.end, end), cue.text)
             for cue in item.events

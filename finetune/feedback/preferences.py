@@ -11,7 +11,6 @@ stays in the file with the time until which it held."""
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -20,7 +19,7 @@ from sqlite_utils import Database
 
 from finetune.errors import FinetuneError
 from finetune.feedback.database import File
-from finetune.feedback.rows import BROKEN_JSON, Answer, answer_of, clean, new_id, now
+from finetune.feedback.rows import Answer, answer_of, clean, new_id, now, parsed
 
 Verdict = Literal["better", "both_good", "both_bad"]
 """The chosen one is better; or neither is, and both are good or bad."""
@@ -155,10 +154,6 @@ class Preferences:
 
 
 def preference_of(row: Mapping[str, Any]) -> Preference:
-    try:
-        reasons = json.loads(row["reasons"])
-    except ValueError as error:
-        raise sqlite3.DatabaseError(f"{BROKEN_JSON}: {error}") from error
     return Preference(
         id=row["id"],
         question=row["question_id"],
@@ -167,7 +162,7 @@ def preference_of(row: Mapping[str, Any]) -> Preference:
         rejected=row["rejected_id"],
         verdict=row["verdict"],
         source=row["source"],
-        reasons=tuple(str(reason) for reason in reasons),
+        reasons=tuple(str(reason) for reason in parsed(row["reasons"])),
         created=row["created"],
         revoked=row["revoked"],
     )

@@ -142,12 +142,16 @@ def answer_of(row: Row) -> Answer:
     return Answer(question=row["question_id"], **fields)
 
 
-def loads(text: str) -> dict[str, Any]:
+def parsed(text: str) -> Any:
     # Only valid JSON is ever written, so anything else is damage to the file, and is told as such.
     try:
-        found = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise sqlite3.DatabaseError(f"{BROKEN_JSON}: {error}") from error
+
+
+def loads(text: str) -> dict[str, Any]:
+    found = parsed(text)
     return found if isinstance(found, dict) else {}
 
 

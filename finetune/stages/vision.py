@@ -30,7 +30,7 @@ from finetune.errors import FinetuneError
 from finetune.losses import siglip_loss
 from finetune.probes import Probes, probe_batch, tower_probes
 from finetune.recipe import Part
-from finetune.stages.reading import BESIDE, Start, groups, load_beside, saver
+from finetune.stages.reading import BESIDE, WORLD, Start, groups, load_beside, saver
 from finetune.trainer import Objective, Result, Scores, Work
 
 TEXT_TOKENS = 48
@@ -142,7 +142,7 @@ def work(start: Start, part: Part) -> Work:
     """The tower against a text tower. FinetuneError where the part trains anything else."""
     if part.train != ("tower",):
         raise FinetuneError('Stage 0 trains the tower alone; leave train out or give train = ["tower"].')
-    if part.data != ("world",):
+    if part.data != WORLD:
         raise FinetuneError("Stage 0 learns from the world only; leave data out.")
     torch.manual_seed(zlib.crc32(start.seed.encode()))  # a part that is gone on with begins with the same weights
     beside = _beside(start.model, tower_probes(start.model) if part.dense else None)
