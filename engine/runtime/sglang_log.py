@@ -14,13 +14,15 @@ _STAGES = (
 )
 _SHARDS = re.compile(r"Loading safetensors[^:]*:\s+(\d+)%")
 
+PORT_TAKEN = "The server's port is taken; stop what runs there or take another."
+
 _CAUSES = (
     (
         re.compile(r"OutOfMemoryError|out of memory|Not enough memory|MemoryError|exit ?code[:=] ?-9|can't allocate"),
         "The memory does not hold the model and its conversations: close other programs, lower --mem-fraction-static "
         "or --context-length, add --quantization fp8, or spread it over more GPUs with --tp.",
     ),
-    (re.compile(r"[Aa]ddress already in use"), "The server's port is taken; stop what runs there or take another."),
+    (re.compile(r"[Aa]ddress already in use|EADDRINUSE"), PORT_TAKEN),
     (re.compile(r"No space left on device"), "The disk is full; make room and start again."),
     (
         re.compile(r"^(\[[^\]]*\] )?(ModuleNotFoundError|ImportError): "),

@@ -20,7 +20,7 @@ import httpx
 from engine.errors import EngineError
 from engine.runtime.base import Status
 from engine.runtime.endpoint import Endpoint
-from engine.runtime.sglang_log import ServerLog
+from engine.runtime.sglang_log import PORT_TAKEN, ServerLog
 from engine.runtime.sglang_options import Plan, plan_server
 from engine.runtime.source import resolve_model
 from engine.sglang_plugin import ROOT, environment
@@ -161,7 +161,8 @@ class Supervisor:
                 return
             reason = log.cause(process.poll())
             crashes = [t for t in crashes if time.monotonic() - t < _CRASH_SPAN] + [time.monotonic()]
-            if not was_ready:
+            # Its processes meet on ports that it has chosen itself, and another program may have been faster.
+            if not was_ready and reason != PORT_TAKEN:
                 raise EngineError(reason)
             if len(crashes) >= _CRASHES:
                 raise EngineError(f"{reason} It ended {len(crashes)} times in a row and is not started again.")

@@ -348,3 +348,22 @@ def test_addresses_of_clips_survive_the_way() -> None:
         assert (read, back) == (clip, sampling) and where.startswith("file:///")
     where, read, _ = read_clip_url("/videos/no #1.mp4", PRESETS["keye-vl-1.5"])
     assert where == "/videos/no #1.mp4" and read == Clip(Path(where))
+
+
+def test_a_port_that_another_program_was_faster_to_take_is_not_the_end() -> None:
+    """The port on which the server's processes meet is held while it starts, and given back when it has failed."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        supervisor = Supervisor(options=("--dtype", "float32", "--nccl-port", str(held.getsockname()[1])))
+        try:
+            assert supervisor.endpoint(0) is None
+            deadline = time.monotonic() + 300
+            while "started again" not in supervisor.status().message:
+                assert supervisor.status().state == "starting" and time.monotonic() < deadline, supervisor.status()
+                time.sleep(0.05)
+            assert "port is taken" in supervisor.status().message
+            held.close()
+            assert supervisor.endpoint() is not None
+        finally:
+            supervisor.close()
