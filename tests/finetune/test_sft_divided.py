@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo"
 CLIPS = sorted(clip.name for clip in DEMO.glob("*.mp4"))
 FORMS = {
-    "full": ("sft.lora=0", "sft.lr=1e-3", "sft.steps=60"),
+    "full": ("sft.lora=0", "sft.lr=1e-3", "sft.steps=40"),
     "lora": ("sft.lora=4", "sft.lr=1e-3", "sft.steps=30"),
 }
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -60,7 +60,7 @@ def test_divided_weights_end_as_whole_ones_and_survive_a_stop(form: str, data: P
     whole, divided = weights(tmp_path / "whole", name), weights(tmp_path / "divided", name)
     assert whole.keys() == divided.keys()
     for key, wanted in whole.items():
-        assert float((divided[key].float() - wanted.float()).abs().max()) <= 2e-4, key
+        torch.testing.assert_close(divided[key].float(), wanted.float(), rtol=2**-7, atol=2e-4)  # one step of bfloat16
 
     arguments = [sys.executable, "-m", "finetune", *command(data, tmp_path / "stopped", *numbers)]
     running = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -72,7 +72,7 @@ def test_divided_weights_end_as_whole_ones_and_survive_a_stop(form: str, data: P
     assert running.wait(240) in (0, 130)
     if (tmp_path / "stopped" / "sft" / "state.pt").is_file():
         state = torch.load(tmp_path / "stopped" / "sft" / "state.pt", weights_only=True)
-        assert 25 <= state["progress"]["step"] < 60
+        assert 25 <= state["progress"]["step"] < 40
         assert main(command(data, tmp_path / "stopped", *numbers)) == 0
     stopped = weights(tmp_path / "stopped", name)
     assert all(torch.equal(stopped[key], value) for key, value in divided.items())

@@ -87,7 +87,11 @@ def test_stage_0_sees_the_files_and_reads_their_texts(model: Path, data: Path) -
     loaded, processor = load_model(model, torch.float32), KeyeProcessor.from_pretrained(model)
     work = vision.work(Start(loaded, processor, model, None, "s", 0, 1), part)
     batch = work.source.make(0)
-    assert sorted(batch.grid.prod(1).tolist()) == sorted([n * 64 for n in (2, 3, 4)] + [64])
+    sampling = sampling_for(model)
+    clips = enumerate(sorted(DEMO.glob("*.mp4"))[:3])
+    shown = [sample(Clip(clip), sampling.with_limits(max_frames=2 + n, budget=64)).images for n, clip in clips]
+    patches = [sum(image.shape[0] * image.shape[1] // 196 for image in images) for images in shown]
+    assert sorted(batch.grid.prod(1).tolist()) == sorted([*patches, 64])
     texts = [
         processor.tokenizer.decode([t for t in row if t != processor.tokenizer.pad_token_id]) for row in batch.texts
     ]
