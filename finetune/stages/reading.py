@@ -78,10 +78,20 @@ class World:
         return self._batches.make(number, self._diet, self._rank)
 
     def learnt(self, batch: PackedBatch) -> int:
-        return int((batch.labels != -100).sum())
+        return learnt_in(batch)
 
     def size(self, batch: PackedBatch) -> tuple[int, int]:
-        return len(batch.kinds), batch.prefix_ids.numel() + int((batch.segments >= 0).sum())
+        return size_of(batch)
+
+
+def learnt_in(batch: PackedBatch) -> int:
+    """The tokens of a batch that are learnt."""
+    return int((batch.labels != -100).sum())
+
+
+def size_of(batch: PackedBatch) -> tuple[int, int]:
+    """The answers of a batch, and its tokens."""
+    return len(batch.kinds), batch.prefix_ids.numel() + int((batch.segments >= 0).sum())
 
 
 def answers_right(logits: Tensor, labels: Tensor, batch: PackedBatch) -> Scores:
