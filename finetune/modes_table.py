@@ -275,7 +275,7 @@ def _compared(told: Sequence[Told], group: Group, first: ModeName, second: ModeN
     for t in told:
         if t.group == group:
             by_question[t.clip, t.question][t.mode] = t.right
-    pairs = [(modes[first], modes[second]) for modes in by_question.values()]
+    pairs = [(modes[first], modes[second]) for modes in by_question.values() if {first, second} <= set(modes)]
     if not pairs:
         return None
     counts = [pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))]

