@@ -102,8 +102,8 @@ class Talk:
 class ColdBatches(Batches):
     """An endless source of packed batches in the modes; the same seed and number always make the same batch.
 
-    Two batches in a row hold the same clips and turns, with twice as many frames in the second where the clip is a
-    video (the report uses every video sample with 16 and with 32 frames). `shares` says how often a mode is drawn."""
+    Two batches of videos in a row hold the same clips and turns, with twice as many frames in the second (the report
+    uses every video sample with 16 and with 32 frames). `shares` says how often a mode is drawn."""
 
     def __init__(
         self,
@@ -128,26 +128,27 @@ class ColdBatches(Batches):
     def plan(self, number: int) -> Planned:
         """What all processes' batches of this number have in common."""
         common = random.Random(f"{self.seed}-{number // 2}")
+        more = number % 2 == 1
         if common.random() < TALK:
             return Planned("none", False, None, 8, TURNS // 8, 0)
-        draw_ = common.random()
-        if draw_ < self.detailed:
-            setting = _detail_setting(common)
-            return Planned("video", True, _frames_of_pair(setting, number % 2 == 1), DETAILED, PER_DETAILED, LOOKS)
+        if common.random() < self.detailed:
+            return Planned("video", True, _of_pair(_detail_setting(common), more), DETAILED, PER_DETAILED, LOOKS)
         if common.random() < PICTURES:
             return Planned("image", False, draw_setting(common, True), STILLS, PER_STILL, 0)
         setting = draw_setting(common, False, self.seconds)
         if setting.path == "h264":
             setting = replace(setting, path="scaled")
-        return Planned("video", False, _frames_of_pair(setting, number % 2 == 1), VIDEOS, PER_VIDEO, 0)
+        return Planned("video", False, _of_pair(setting, more), VIDEOS, PER_VIDEO, 0)
 
     def turns(self, number: int, rank: int = 0) -> tuple[Planned, list[Scene], list[list[Talk]]]:
         """The scenes of a batch and what is said about each."""
         planned = self.plan(number)
-        own = random.Random(f"{self.seed}-{number // 2}-{rank}")
+        drawn = number // 2 if planned.media == "video" else f"{number} alone"
+        own = random.Random(f"{self.seed}-{drawn}-{rank}")
         first = own.getrandbits(44)
         if planned.setting is None:
-            return planned, [], [[self._small_talk(own, False) for _ in range(planned.turns)] for _ in range(8)]
+            talks = [[self._small_talk(own, False) for _ in range(planned.turns)] for _ in range(planned.clips)]
+            return planned, [], talks
         scenes = scenes_of(planned.setting, range(first, first + planned.clips))
         if planned.detailed:
             scenes = [with_details(scene, own, min(planned.setting.size)) or scene for scene in scenes]
@@ -348,10 +349,10 @@ def _any_simple(scene: Scene, rng: random.Random) -> Problem:
     return problem
 
 
-def _frames_of_pair(setting: Setting, more: bool) -> Setting:
-    """The setting with the frames of the first or of the second of two batches: twice as many, as far as the most that
-    a clip may have allows."""
-    low = 2.0 if setting.duration <= 4 else 1.0 if setting.duration <= 8 else 0.5
+def _of_pair(setting: Setting, more: bool) -> Setting:
+    """The setting with the frames of the first or of the second of two batches: twice as many, as far as the least and
+    the most that a clip may have allow. One of the two is at the rate that is served."""
+    low = 2.0 if setting.duration <= 2.5 else 1.0 if setting.duration <= 8 else 0.5
     return replace(setting, sampling=replace(setting.sampling, fps=2 * low if more else low))
 
 
@@ -363,5 +364,5 @@ def _detail_setting(rng: random.Random) -> Setting:
     sampling = replace(setting.sampling, max_frame_tokens=tokens, budget=16 * tokens)
     size = frame_size(file[1], file[0], sampling.min_frame_tokens, tokens, tokens)
     assert size is not None
-    duration = rng.choice((2.0, 2.0, 3.0, 4.0))
+    duration = rng.choice((2.0, 2.0, 3.0, 4.0))  # few frames: what is looked at costs as much as one more each
     return replace(setting, file=file, size=size, duration=duration, sampling=sampling, path="full")

@@ -234,8 +234,8 @@ def test_every_clip_is_used_twice_with_twice_as_many_frames(
     doubled = 0
     for number in range(0, 40, 2):
         (one, scenes, said), (two, others, again) = batches.turns(number), batches.turns(number + 1)
-        assert scenes == others and said == again
         if one.media == "video":
+            assert scenes == others and said == again
             assert one.setting is not None and two.setting is not None
             assert two.setting.sampling.fps == 2 * one.setting.sampling.fps
             doubled += 1
