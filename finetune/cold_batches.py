@@ -302,12 +302,18 @@ class ColdBatches(Batches):
                     mask = torch.tensor(learnt[1:])
                     labels[c, r, at] = torch.where(mask, ids[1:], -100)
                     kind_of[c, r, at] = torch.where(mask, len(kinds), -1)
-                    kinds.append(f"{talk.turn.mode}: {talk.turn.kind}")
+                    kinds.append(_logged(talk.turn))
         return PackedBatch(
             *(prefix_ids, positions, row_ids, row_positions, segments, labels, pixels, grid, kinds, kind_of),
             row_pixels=torch.cat(patches) if patches else None,
             row_grid=torch.tensor(grids) if grids else None,
         )
+
+
+def _logged(turn: Turn) -> str:
+    """How a turn is called in the log: few enough names to be read."""
+    own = turn.kind in KINDS_OF_STEPS or turn.kind.startswith("tiny")
+    return f"{turn.mode}: {turn.kind if own else 'one fact'}"
 
 
 def look_closer(scene: Scene, look: Box, setting: Setting) -> np.ndarray:
