@@ -5,8 +5,9 @@ which only the loop writes. Such a result lies in the turn exactly as engine.rea
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -44,8 +45,8 @@ from finetune.world.thoughts import (
 )
 from finetune.world.thoughts import STEPS as KINDS_OF_STEPS
 
-ROW = 128
-"""Tokens of a row; a turn with a picture in it takes most of one."""
+ROW_LENGTHS = (64, 80, 96, 112, 128, 160, 192)
+"""Tokens of a row: for each batch the length with which its conversations leave the least unused."""
 
 PUBLISHED: dict[ModeName, int] = {
     "no_think": 330_000 + 2 * 80_000,
@@ -59,6 +60,9 @@ TURNS = 96
 """Of a batch, so that shares of turns are shares of batches too."""
 
 VIDEOS, PER_VIDEO = 12, 8
+LONG_VIDEOS, PER_LONG, MANY = 6, 16, 8
+"""The tower reads a clip as one sequence: of those with more than so many frames there are fewer, with more turns."""
+
 STILLS, PER_STILL = 16, 6
 DETAILED, PER_DETAILED, LOOKS = 8, 6, 3
 """Clips of a batch and turns about each; of those with details so many are looked at closer."""
@@ -97,6 +101,10 @@ class Talk:
 
     before: tuple[tuple[str, str], ...]
     turn: Turn
+
+
+_Written = tuple[Talk, list[int], list[bool]]
+"""A conversation, its tokens, and which of them are learnt."""
 
 
 class ColdBatches(Batches):
@@ -138,7 +146,9 @@ class ColdBatches(Batches):
         setting = draw_setting(common, False, self.seconds)
         if setting.path == "h264":
             setting = replace(setting, path="scaled")
-        return Planned("video", False, _of_pair(setting, more), VIDEOS, PER_VIDEO, 0)
+        frames = setting.duration * _of_pair(setting, True).sampling.fps
+        clips, turns = (LONG_VIDEOS, PER_LONG) if frames > MANY else (VIDEOS, PER_VIDEO)
+        return Planned("video", False, _of_pair(setting, more), clips, turns, 0)
 
     def turns(self, number: int, rank: int = 0) -> tuple[Planned, list[Scene], list[list[Talk]]]:
         """The scenes of a batch and what is said about each."""
@@ -266,16 +276,14 @@ class ColdBatches(Batches):
         tool calls, by the number of the clip and the box."""
         prefix_ids, positions, start = self.prefix(media, len(talks), grid, fps)
         made = {key: self.processor.image_processor.image(picture) for key, picture in shown.items()}
-        rows_of: list[list[list[tuple[Talk, list[int], list[bool]]]]] = []
+        written: list[list[_Written]] = []
         for c, several in enumerate(talks):
-            written = []
-            for talk in several:
-                look = talk.turn.look
-                shape = None if look is None else torch.tensor([made[c, look][1]])
-                written.append((talk, *self.written(talk, media, shape)))
-            rows_of.append(_in_rows(written))
-        rows = max(len(several) for several in rows_of)
-        length = max(sum(len(t) - 1 for _, t, _ in row) for several in rows_of for row in several)
+            looks = [talk.turn.look for talk in several]
+            grids_ = [None if look is None else torch.tensor([made[c, look][1]]) for look in looks]
+            written.append([(talk, *self.written(talk, media, own)) for talk, own in zip(several, grids_, strict=True)])
+        packings = [[_in_rows(several, length) for several in written] for length in ROW_LENGTHS]
+        rows_of = min(packings, key=lambda packing: math.prod(_extent(packing)))
+        rows, length = _extent(rows_of)
         shape_ = (len(talks), rows, length)
         row_ids = torch.zeros(shape_, dtype=torch.long)
         row_positions = torch.zeros((3, *shape_), dtype=torch.long)
@@ -326,21 +334,27 @@ def look_closer(scene: Scene, look: Box, setting: Setting) -> np.ndarray:
     return fitted(part, setting.sampling.max_frame_tokens * TOKEN_SIDE**2)
 
 
-def _in_rows(written: list[tuple[Talk, list[int], list[bool]]]) -> list[list[tuple[Talk, list[int], list[bool]]]]:
-    """Conversations in as few rows of ROW tokens as first-fit by falling length finds; one that is longer has a row of
-    its own."""
-    rows: list[list[tuple[Talk, list[int], list[bool]]]] = []
+def _in_rows(written: Sequence[_Written], length: int) -> list[list[_Written]]:
+    """Conversations in as few rows of `length` tokens as first-fit by falling length finds; one that is longer has a
+    row of its own."""
+    rows: list[list[_Written]] = []
     room: list[int] = []
     for one in sorted(written, key=lambda item: -len(item[1])):
         needed = len(one[1]) - 1
         at = next((r for r, left in enumerate(room) if left >= needed), None)
         if at is None:
             rows.append([])
-            room.append(ROW)
+            room.append(length)
             at = len(rows) - 1
         rows[at].append(one)
         room[at] -= needed
     return rows
+
+
+def _extent(packing: list[list[list[_Written]]]) -> tuple[int, int]:
+    """The most rows of a clip, and the most tokens of a row."""
+    rows = max(len(several) for several in packing)
+    return rows, max(sum(len(tokens) - 1 for _, tokens, _ in row) for several in packing for row in several)
 
 
 def _any_simple(scene: Scene, rng: random.Random) -> Problem:
