@@ -1,4 +1,4 @@
-"""python -m finetune run | report | data | evaluate | card | demo | bench | score: run a recipe and report on it, make
+"""python -m finetune run | report | data | evaluate | modes | card | demo | bench | score: run a recipe and report on it, make
 training data, measure a model on the world, make the demo clips; run benchmarks and score predictions."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from engine.errors import EngineError
-from finetune import cli, run_report
+from finetune import cli, modes_table, run_report
 from finetune.bench import cli as bench
 from finetune.data import cli as data
 from finetune.errors import FinetuneError
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--model", type=Path, help="also ask this model the suggested questions and print its answers")
     bench.add_commands(commands)
     run_report.add_commands(commands)
+    modes_table.add_commands(commands)
     data.add_commands(commands)
     return parser
 

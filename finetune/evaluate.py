@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.events import Done, Error
+from engine.events import Answer, Done, Error, Retraction
 from engine.keye.loading import load_config
+from engine.reasoning.parser import events_of
 from engine.runtime.base import Decoding, Message, Part
 from engine.runtime.local import LocalRuntime
 from engine.video import Clip, Frames, Sampling, sample
@@ -40,7 +41,7 @@ FILES = ((448, 448, 30), (448, 448, 24), (480, 270, 30), (270, 480, 30), (400, 3
 LONG = (10.0, 12.0, 16.0)
 """Seconds of the long clips: about twice the usual."""
 
-MAX_TOKENS = 64
+MAX_TOKENS = 192  # a thought and its answer; a direct answer ends long before
 OFFSET = 10_000
 """Held-out scenes of an evaluation are numbered from here; the demo clips come from below."""
 
@@ -75,7 +76,18 @@ class Answerer:
                 raise FinetuneError(event.message)
             if isinstance(event, Done):
                 text = event.text
-        return text
+        return answer_in(text)
+
+
+def answer_in(text: str) -> str:
+    """The answer in what a model wrote, without an analysis or a thought before it."""
+    answer = ""
+    for event in events_of(text):
+        if isinstance(event, Retraction):
+            answer = ""
+        elif isinstance(event, Answer):
+            answer += event.text
+    return answer
 
 
 def blank(seen: Part) -> Part:

@@ -22,9 +22,9 @@ from finetune.world.clips import encode_clip, sampled_times
 from finetune.world.render import render
 from finetune.world.scene import Scene, make_scene, plainer
 
-Path_ = Literal["direct", "scaled", "jpeg", "h264"]
-"""How pixels come about: drawn at the model's size; drawn larger and scaled as the served path does; compressed as a
-JPEG; a real H.264 file through engine.video."""
+Path_ = Literal["direct", "scaled", "full", "jpeg", "h264"]
+"""How pixels come about: drawn at the model's size; drawn larger, or as large as the file, and scaled as the served
+path does; compressed as a JPEG; a real H.264 file through engine.video."""
 
 SHAPES_OF_FILES = ((448, 448), (448, 448), (448, 448), (480, 270), (480, 270), (270, 480), (400, 300))
 """Width and height of the files that clips are thought to come from."""
@@ -78,22 +78,32 @@ def shoot(
 ) -> tuple[list[Scene], list[np.ndarray], float]:
     """The training scenes with these numbers and at most `most` things, of each uint8 RGB [frames, height, width, 3],
     and the frames per second that the model is told of (0 for pictures). `plain`: as `plainer` makes them."""
-    aspect = setting.file[0] / setting.file[1]
-    scenes = [make_scene(seed, "train", setting.duration, aspect, most) for seed in seeds]
+    scenes = scenes_of(setting, seeds, most)
     if plain:
         scenes = [plainer(scene) for scene in scenes]
+    return scenes, *frames_of(scenes, setting)
+
+
+def scenes_of(setting: Setting, seeds: range, most: int = 4) -> list[Scene]:
+    """The training scenes with these numbers, of at most `most` things."""
+    aspect = setting.file[0] / setting.file[1]
+    return [make_scene(seed, "train", setting.duration, aspect, most) for seed in seeds]
+
+
+def frames_of(scenes: list[Scene], setting: Setting) -> tuple[list[np.ndarray], float]:
+    """Of each scene uint8 RGB [frames, height, width, 3], and the frames per second that the model is told of."""
     if setting.still:
-        return scenes, [_picture(scene, setting) for scene in scenes], 0.0
+        return [_picture(scene, setting) for scene in scenes], 0.0
     times, fps = sampled_times(setting.duration, setting.video_fps, setting.sampling)
-    return scenes, [_frames(scene, times, setting) for scene in scenes], fps
+    return [_frames(scene, times, setting) for scene in scenes], fps
 
 
 def _frames(scene: Scene, times: np.ndarray, setting: Setting) -> np.ndarray:
     height, width = setting.size
     if setting.path == "h264":
         return _through_file(scene, setting)
-    if setting.path == "scaled":
-        large = _half(setting.file)
+    if setting.path in ("scaled", "full"):
+        large = setting.file if setting.path == "full" else _half(setting.file)
         return np.stack([resize(f, height, width, "bicubic") for f in render(scene, list(times), large[1], large[0])])
     frames = render(scene, list(times), height, width)
     return np.stack([_jpeg(f, scene.seed) for f in frames]) if setting.path == "jpeg" else frames

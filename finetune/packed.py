@@ -24,7 +24,9 @@ class PackedBatch:
     prefix_ids: Tensor  # int64 [clips, prefix]
     prefix_positions: Tensor  # int64 [3, clips, prefix]
     row_ids: Tensor  # int64 [clips, rows, length]
-    row_positions: Tensor  # int64 [clips, rows, length]: time, row and column are equal in text
+    # int64 [clips, rows, length]: time, row and column are equal in text; [3, clips, rows, length] where rows have
+    # pictures of their own
+    row_positions: Tensor
     segments: Tensor  # int64 [clips, rows, length]: which conversation a token belongs to; -1 for padding
     labels: Tensor  # int64 [clips, rows, length]: the next token where it is learnt, else -100
     pixels: Tensor | None  # float32 [patches, 3, side, side]
@@ -32,6 +34,10 @@ class PackedBatch:
     kinds: list[str]  # of every learnt answer, in the order of the clips, for the log
     kind_of: Tensor  # int64 [clips, rows, length]: index into `kinds` where labels are learnt, else -1
     truth: dict[str, Tensor] | None = None  # of every visual token, int64 [clips * tokens]: finetune.labels
+    # pictures within the rows, in the order of their tokens: float32 [patches, 3, side, side], int64 [pictures, 3]
+    row_pixels: Tensor | None = None
+    row_grid: Tensor | None = None
+    weights: Tensor | None = None  # of every token's loss, float32 [clips, rows, length]; None: all alike
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same on a device."""
@@ -74,8 +80,16 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
         hidden = hidden.masked_scatter(token.unsqueeze(-1), visual.to(hidden.dtype))
     _clips, rows, length = batch.row_ids.shape
     prefix = hidden.shape[1]
-    x = torch.cat((hidden, model.model.embed_tokens(batch.row_ids).flatten(1, 2)), dim=1)
-    positions = torch.cat((batch.prefix_positions, batch.row_positions.flatten(1).expand(3, -1, -1)), dim=2)
+    said = model.model.embed_tokens(batch.row_ids)
+    if batch.row_pixels is not None:
+        assert batch.row_grid is not None
+        with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
+            features = model.visual(batch.row_pixels, batch.row_grid)
+        looked = torch.cat(model.mlp_AR(features, batch.row_grid))
+        said = said.masked_scatter((batch.row_ids == model.config.image_token_id).unsqueeze(-1), looked.to(said.dtype))
+    x = torch.cat((hidden, said.flatten(1, 2)), dim=1)
+    later = batch.row_positions if batch.row_positions.ndim == 4 else batch.row_positions.expand(3, -1, -1, -1)
+    positions = torch.cat((batch.prefix_positions, later.flatten(2)), dim=2)
     cos, sin = rotary_tables(model.config, positions, x.dtype)
     same = batch.segments[..., :, None] == batch.segments[..., None, :]
     causal = torch.ones(max(prefix, length), max(prefix, length), dtype=torch.bool, device=x.device).tril()

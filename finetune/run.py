@@ -42,7 +42,7 @@ from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
 from finetune.trainer import Log, Progress, Trainer, stop_on_signals
 
-RUNNABLE = ("vision", "alignment", "multitask", "annealing", "sft")
+RUNNABLE = ("vision", "alignment", "multitask", "annealing", "sft", "cold_start")
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from engine.reasoning.modes import (
+    ANALYSIS_CLOSE,
+    ANALYSIS_OPEN,
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    MODE_NAMES,
+    MODES,
+    RESULT_CLOSE,
+    RESULT_OPEN,
+)
 from finetune.world import phrases, phrases_zh
+from finetune.world.details import with_details
 from finetune.world.questions import draw
 from finetune.world.scene import BACKGROUNDS, COLOURS, NEW_MOTIONS, NEW_SHAPES, SHAPES, TEXTURES, make_scene
+from finetune.world.speech import SPEECH
+from finetune.world.thoughts import SIMPLE_VIDEO, detail_problem, draw_steps, simple_problem, turn_of
 
 SPECIAL = [
     "<|endoftext|>",
@@ -78,14 +92,23 @@ CHAT_TEMPLATE = (
 )
 """The published template of the processor."""
 
-VOCABULARY = 1536
+VOCABULARY = 1792
 
 # A capital that does not begin a word, and every digit, is a token of its own: made-up text and times are read and
 # written character by character. `Red` stays whole, so that an answer is told from others by its first token. The
 # world's Chinese words stay whole too, the longest first, and so does what stands between two numbers of a box.
 _CHINESE = "|".join(sorted(phrases_zh.WORDS, key=lambda word: (-len(word), word)))
-_SINGLE = rf"[A-Z](?![a-z])|[0-9]|, (?=[0-9])|{_CHINESE}"
-_WORDS = r"\A, \z|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# So do the marks and the sentences of the modes, which every answer in a mode repeats.
+_MARKS = (
+    *(ANALYSIS_OPEN, ANALYSIS_CLOSE, ANSWER_OPEN, ANSWER_CLOSE, RESULT_OPEN, RESULT_CLOSE),
+    *(f" Therefore, {MODES[mode].switch} mode is more appropriate." for mode in ("no_think", "think")),
+    *(mode.switch for mode in MODES.values() if mode.switch),
+)
+_WHOLE = "|".join(map(re.escape, _MARKS))
+_SINGLE = rf"{_WHOLE}|[A-Z](?![a-z])|[0-9]|, (?=[0-9])|{_CHINESE}"
+_WORDS = (
+    rf"\A(?:{_WHOLE})\z|" + r"\A, \z|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def corpus(seed: int = 0, scenes: int = 3000) -> Iterator[str]:
@@ -96,14 +119,29 @@ def corpus(seed: int = 0, scenes: int = 3000) -> Iterator[str]:
         for question in draw(scene, rng, 8, chinese=0.35):
             yield question.text
             yield question.answer
+        yield from _reasoned(i, rng)
     for _ in range(200):
         for talk in (phrases, phrases_zh):
             yield from talk.GREETINGS + talk.WHO + talk.THANKS + talk.FOREIGN + tuple(talk.ANSWERS.values())
         yield from ("system\nYou are a helpful assistant.", "user\n", "assistant\n")
-        yield from ("<analysis>", "</analysis>", "<answer>", "</answer>", "/think", "/no_think", "\\boxed{")
+        yield from (*_MARKS, "\\boxed{", "<", ">", "</", *(f"{SPEECH['en'].number(n)}" for n in range(13)))
         yield from phrases_zh.WORDS
         for word in COLOURS + SHAPES + BACKGROUNDS + TEXTURES + NEW_SHAPES + NEW_MOTIONS:
             yield from (word, f" {word}", word.capitalize(), f" {word}s")
+
+
+def _reasoned(number: int, rng: random.Random) -> Iterator[str]:
+    """Questions about one scene with all that is written to them in the modes."""
+    scene = make_scene(number, duration=4.0)
+    detailed = with_details(scene, rng, 112)
+    problems = [draw_steps(scene, rng), simple_problem(scene, rng, rng.choice(SIMPLE_VIDEO))]
+    if detailed is not None:
+        problems.append(detail_problem(detailed, rng, (112, 112)))
+    for problem in problems:
+        if problem is not None:
+            for mode in MODE_NAMES:
+                turn = turn_of(problem, mode)
+                yield from (turn.text, *turn.said)
 
 
 def train_tokenizer(seed: int = 0, size: int = VOCABULARY) -> Tokenizer:

@@ -86,7 +86,8 @@ class Load:
 
 def load_of(recipe: Recipe, stage: Stage, part: Part, where: str, config: KeyeConfig, world: World) -> Load:
     """The work of a part. FinetuneError where its numbers do not say what an example is."""
-    if part.data == ("world",) and not part.tokens and not part.examples and not part.counts:
+    counted = part.tokens or part.examples or (part.counts and not part.steps)
+    if part.data == ("world",) and not counted:
         return world.load(recipe, stage, part)
     shapes = {name: _filled(Shape, row, f"{where}.shapes.{name}") for name, row in part.shapes.items()}
     effort: Effort = _filled(Effort, part.effort, f"{where}.effort")
@@ -261,7 +262,8 @@ class World:
         return load
 
     def _batches(self, stage: Stage, part: Part) -> tuple[list[_Batch], int, KeyeConfig]:
-        same = (stage.kind == "vision", part.media, part.things, part.dense > 0)  # a mixture changes what, not how much
+        own = stage.kind if stage.kind in ("vision", "cold_start") else ""
+        same = (own, part.media, part.things, part.dense > 0)  # a mixture changes what, not how much
         if same not in self._seen:
             self._seen[same] = self._make(stage, part)
         return self._seen[same]
@@ -282,6 +284,8 @@ class World:
                 made = work.source.make(number)
                 examples, tokens = work.source.size(made)
                 items = () if made.grid is None else tuple(_items(made.grid))
+                if getattr(made, "row_grid", None) is not None:
+                    items += tuple(_items(made.row_grid))
                 packed, learnt = (0, 0, 0, 0), 0
                 if stage.kind != "vision":
                     clips, rows, row = made.row_ids.shape

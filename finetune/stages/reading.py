@@ -52,7 +52,11 @@ class Reading(Objective):
         batch = batch.to(self.model.lm_head.weight.device)
         tower_grad = next(self.model.visual.parameters()).requires_grad
         logits, labels, visual = forward(self.model, batch, tower_grad)
-        value = F.cross_entropy(logits.float(), labels, reduction="sum")
+        if batch.weights is None:
+            value = F.cross_entropy(logits.float(), labels, reduction="sum")
+        else:
+            each = F.cross_entropy(logits.float(), labels, reduction="none")
+            value = (each * batch.weights[batch.labels != -100]).sum()
         scores = answers_right(logits.detach(), labels, batch)
         beside = value.new_zeros(())
         if self.probes is not None:
@@ -79,10 +83,20 @@ class World:
         return self._batches.make(number, self._diet, self._rank)
 
     def learnt(self, batch: PackedBatch) -> int:
-        return int((batch.labels != -100).sum())
+        return learnt_in(batch)
 
     def size(self, batch: PackedBatch) -> tuple[int, int]:
-        return len(batch.kinds), batch.prefix_ids.numel() + int((batch.segments >= 0).sum())
+        return size_of(batch)
+
+
+def learnt_in(batch: PackedBatch) -> int:
+    """The tokens of a batch that are learnt."""
+    return int((batch.labels != -100).sum())
+
+
+def size_of(batch: PackedBatch) -> tuple[int, int]:
+    """The answers of a batch, and its tokens."""
+    return len(batch.kinds), batch.prefix_ids.numel() + int((batch.segments >= 0).sum())
 
 
 def answers_right(logits: Tensor, labels: Tensor, batch: PackedBatch) -> Scores:

@@ -26,7 +26,7 @@ def ask(scene: Scene, rng: random.Random, kind: str, plain: bool = False, langua
     `plain` keeps the first phrasing and spelling of the kind. From the same random numbers comes the same question in
     either language."""
     say = SPEECH[language]
-    made = _MAKERS[kind](scene, rng, say)
+    made = MAKERS[kind](scene, rng, say)
     if made is None:
         return None
     words = {"video": say.video(scene, rng, plain), **made.words}
@@ -63,10 +63,10 @@ def small_talk(rng: random.Random, kind: str, with_clip: bool = True, language: 
     return Question(kind, say.vary(rng.choice(say.talk[kind]), rng), say.answers[kind], language)
 
 
-_MAKERS: dict[str, Maker] = {**PLACE_KINDS, "hop": HOP, **TIME_KINDS}
+MAKERS: dict[str, Maker] = {**PLACE_KINDS, "hop": HOP, **TIME_KINDS}
 
 _VIDEO_WEIGHT = {
-    **dict.fromkeys(_MAKERS, 1.0),
+    **dict.fromkeys(MAKERS, 1.0),
     "motion": 3.0,
     "event": 2.0,
     "when": 2.0,

@@ -10,7 +10,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from finetune.world.scene import Scene, Thing
+from finetune.world.scene import LETTER_PITCH, Detail, Scene, Thing
 
 cv2.setNumThreads(1)  # pictures are small: threads cost more than they save
 
@@ -46,6 +46,8 @@ def render(scene: Scene, times: Sequence[float], height: int, width: int) -> np.
     filmed = scene.camera.kind != "none"
     if not filmed:
         _write(backdrop, scene)
+    for detail in scene.details:
+        _place(backdrop, detail)
     side = min(height, width)
     frames = np.empty((len(times), height, width, 3), np.uint8)
     for i, time in enumerate(times):
@@ -206,6 +208,24 @@ def _write(image: np.ndarray, scene: Scene) -> None:
         thick = max(1, round(scale * 1.3))
         cv2.putText(image, letter, origin, _FONT, scale, (0, 0, 0), thick + max(1, thick), cv2.LINE_AA)
         cv2.putText(image, letter, origin, _FONT, scale, (250, 250, 250), thick, cv2.LINE_AA)
+
+
+def _place(image: np.ndarray, detail: Detail) -> None:
+    """A detail on the background."""
+    side = min(image.shape[:2])
+    if not detail.text:
+        seen = (detail.x, detail.y, detail.height / 2)
+        _draw(image, detail.shape, seen, side, RGB[detail.colour], cv2.LINE_AA)
+        return
+    capital = detail.height * side
+    scale = capital / _capital_height()
+    thick = max(1, round(scale * 1.3))
+    for i, letter in enumerate(detail.text):
+        (advance, _), _ = cv2.getTextSize(letter, _FONT, scale, 1)
+        middle = detail.x * side + (i + 0.5 - len(detail.text) / 2) * LETTER_PITCH * capital
+        origin = (round(middle - advance / 2), round(detail.y * side + capital / 2))
+        cv2.putText(image, letter, origin, _FONT, scale, (0, 0, 0), 2 * thick, cv2.LINE_AA)
+        cv2.putText(image, letter, origin, _FONT, scale, RGB[detail.colour], thick, cv2.LINE_AA)
 
 
 def _filmed(backdrop: np.ndarray, scene: Scene, time: float) -> np.ndarray:

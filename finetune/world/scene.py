@@ -42,6 +42,9 @@ UNSEEN_TRIPLES = frozenset(
 SMALL, BIG = (0.085, 0.10), (0.15, 0.175)
 """Radii, in units of the picture's shorter side."""
 
+LETTER_PITCH = 1.2
+"""From one letter of a detail to the next, in heights of a capital."""
+
 Split = Literal["train", "test", "unseen", "new"]
 Event = Literal["appears", "disappears", "turns"]
 
@@ -111,6 +114,23 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """Something too small for the frames that a model sees, written or drawn on the background and at rest. It can be
+    read where the picture is cut out at its full resolution. Lengths are in units of the picture's shorter side."""
+
+    x: float  # its centre
+    y: float
+    height: float  # of a capital letter, or of the shape
+    text: str = ""
+    shape: str = ""  # where there is no text
+    colour: str = "white"
+
+    @property
+    def width(self) -> float:
+        return self.height * LETTER_PITCH * len(self.text) if self.text else self.height
+
+
+@dataclass(frozen=True)
 class Scene:
     """A clip (or, with duration 0, a picture). `things` are in order from left to right at the start."""
 
@@ -124,6 +144,7 @@ class Scene:
     text: str = ""
     text_top: bool = False
     camera: Camera = Camera()
+    details: tuple[Detail, ...] = ()
 
     @property
     def still(self) -> bool:

@@ -145,7 +145,9 @@ class English(Speech):
     still = "Nowhere, it stays still."
     no_text = "There is no text."
     equal = "Equal."
-    numbers = ("Zero", "One", "Two", "Three", "Four", "Five", "Six")
+    numbers = (
+        "Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve",
+    )  # fmt: skip
 
     def vary(self, question: str, rng: random.Random) -> str:
         return english.vary(question, rng)
