@@ -1,5 +1,5 @@
-"""python -m finetune run | report | data | evaluate | modes | card | demo | bench | score: run a recipe and report on it,
-make training data, measure a model on the world, make the demo clips; run benchmarks and score predictions."""
+"""python -m finetune run | report | data | evaluate | modes | card | demo | bench | score: run a recipe and report on
+it, make training data, measure a model on the world, make the demo clips; run benchmarks and score predictions."""
 
 from __future__ import annotations
 
