@@ -219,13 +219,13 @@ def _prompt(earlier: Sequence[Standing], question: Question, files: dict[str, Pa
     messages: list[dict[str, str]] = []
     videos: list[dict[str, Any]] = []
     shown: dict[str, Any] | None = None
+    if question.video is not None and not _is_kept(files.get(question.video)):
+        return "video_gone"
     for turn in [*earlier, Standing(question, None)]:
         asked, last = turn.question, turn.question.id == question.id
         path = files.get(asked.video or "")
-        if not last and (turn.answer is None or not turn.answer.text.strip() or path is None or not path.is_file()):
+        if not last and (turn.answer is None or not turn.answer.text.strip() or not _is_kept(path)):
             continue  # as it is left out when the conversation goes on
-        if asked.video is not None and (path is None or not path.is_file()):
-            return "video_gone"
         if _MARK.search(asked.text):
             return "marks"
         text = asked.text
@@ -239,6 +239,10 @@ def _prompt(earlier: Sequence[Standing], question: Question, files: dict[str, Pa
         if not last and turn.answer is not None:
             messages.append({"role": "assistant", "content": turn.answer.text.strip()})
     return {"messages": messages, **({"videos": videos} if videos else {})}
+
+
+def _is_kept(path: Path | None) -> bool:
+    return path is not None and path.is_file()
 
 
 def footage(path: Path, question: Question) -> dict[str, Any]:
