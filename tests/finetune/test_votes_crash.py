@@ -11,13 +11,15 @@ from pathlib import Path
 from finetune.feedback import REASONS, Store
 from tests.finetune.test_store_crash import assert_whole, rows
 
-WRITERS, ROUNDS, EACH_ROUND = 16, 20, 60
+WRITERS, ROUNDS, EACH_ROUND = 16, 20, 51
 PATIENCE = 120  # seconds: only how long a broken test takes to fail
 
 
-def write(path: Path, answers: list[str], writer: int, told: int) -> None:
+def write(path: Path, answers: list[str], writer: int, begin: int, told: int) -> None:
     """Say something of one answer after the other without end; tell each row's id once the store has returned."""
     store, said = Store(path, busy_seconds=PATIENCE), 0
+    os.write(told, b"ready\n")
+    os.read(begin, 1)
     while True:
         answer, said = answers[(writer + said) % len(answers)], said + 1
         if said % 3:
@@ -26,46 +28,54 @@ def write(path: Path, answers: list[str], writer: int, told: int) -> None:
             row = store.votes.vote(answer, value, reasons=reasons, moments=[said / 10]).id
         else:
             row = store.votes.correct(answer, f"{writer} says {said}").id
-        os.write(told, f"{writer} {row}\n".encode())  # short enough to arrive as one
+        os.write(told, f"{row}\n".encode())  # short enough to arrive as one
 
 
-def start(path: Path, answers: list[str], writer: int, told: int) -> int:
+def start(path: Path, answers: list[str], writer: int, begin: int, told: int) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            write(path, answers, writer, told)
+            write(path, answers, writer, begin, told)
         finally:
             os._exit(1)
     return pid
 
 
+def listen(heard: int, lines: int) -> bytes:
+    """What the writers tell, at least so many lines of it."""
+    text, began = b"", time.monotonic()
+    while text.count(b"\n") < lines:
+        piece = os.read(heard, 65536)
+        assert piece and time.monotonic() - began < PATIENCE, "the writers ended"
+        text += piece
+    return text
+
+
 def test_no_acknowledged_word_is_lost_when_sixteen_writers_are_killed_twenty_times(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     store = Store(path)
-    question = store.add_question(store.new_conversation("What?").id, "What?", mode="auto")
-    answers = []
-    for number in range(12):
-        answer = store.begin_answer(question.id, mode="auto")
-        store.finish_answer(answer.id, "stop", text=f"answer {number}")
-        answers.append(answer.id)
+    talk = store.new_conversation("What?").id
+    questions = [store.add_question(talk, "What?", mode="auto").id for _ in range(7)]
+    answers = [store.begin_answer(question, mode="auto").id for question in questions for _ in "ab"]
+    for answer in answers:
+        store.finish_answer(answer, "stop", text="an answer")
     store.close()
     acknowledged: set[str] = set()
     for _ in range(ROUNDS):
-        heard, told = os.pipe()
-        writers = [start(path, answers, number, told) for number in range(WRITERS)]
+        (heard, told), (begin, gate) = os.pipe(), os.pipe()
+        writers = [start(path, answers, number, begin, told) for number in range(WRITERS)]
         os.close(told)
-        text, began = b"", time.monotonic()
-        while text.count(b"\n") < EACH_ROUND or len({line.split()[0] for line in text.splitlines()}) < WRITERS:
-            piece = os.read(heard, 65536)
-            assert piece and time.monotonic() - began < PATIENCE, "the writers ended"
-            text += piece
+        listen(heard, WRITERS)  # all are ready
+        os.write(gate, b"x" * WRITERS)
+        text = listen(heard, EACH_ROUND)
         for pid in writers:
             os.kill(pid, signal.SIGKILL)
         assert [os.waitpid(pid, 0)[1] for pid in writers] == [signal.SIGKILL] * WRITERS
         while piece := os.read(heard, 65536):
             text += piece
-        os.close(heard)
-        acknowledged |= {line.split()[1].decode() for line in text.splitlines()}
+        for end in (heard, begin, gate):
+            os.close(end)
+        acknowledged |= set(text.decode().split())
         kept = {row[0] for row in rows(path, "SELECT id FROM votes UNION SELECT id FROM preferences")}
         assert acknowledged <= kept
         assert_whole(path)
@@ -74,7 +84,9 @@ def test_no_acknowledged_word_is_lost_when_sixteen_writers_are_killed_twenty_tim
     again = Store(path)
     votes = {vote.answer: vote.value for vote in again.votes.in_force()}
     assert set(votes) == set(answers)
-    found = {(pair.chosen, pair.rejected) for pair in again.preferences.pairs("vote")}
-    assert found == {(a, b) for a in answers for b in answers if (votes[a], votes[b]) == ("up", "down")}
-    assert {pair.rejected for pair in again.preferences.pairs("correction")} == set(answers)
+    found = sorted((pair.chosen or "", pair.rejected) for pair in again.preferences.pairs("vote"))
+    sides = [one for a, b in zip(answers[::2], answers[1::2], strict=True) for one in ((a, b), (b, a))]
+    assert found == sorted((a, b) for a, b in sides if (votes[a], votes[b]) == ("up", "down"))
+    corrected = [pair.rejected for pair in again.preferences.pairs("correction")]
+    assert len(corrected) == len(set(corrected)) and set(corrected) <= set(answers)
     again.close()
