@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 Span = tuple[float, float]
 
+# Drawn, because a machine without a font of pictures would show a box.
+_THUMB = (
+    '<svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true"><path d="M7 11v9H4a1 1 0 0 1-1-1v-7a1 1 0 0 1 '
+    "1-1h3Zm3 0 3.6-8a2.4 2.4 0 0 1 2.2 3L15 9h4a2 2 0 0 1 2 2.3l-1.2 7a2 2 0 0 1-2 1.7H10Z"
+    '" stroke="currentColor" stroke-width="1.8" stroke-linejoin="round"/></svg>'
+)
+
 
 @dataclass(frozen=True)
 class Said:
@@ -76,8 +83,8 @@ def said_html(turn: Turn, now: Mapping[str, Snapshot], lang: Language) -> str:
 def _thumbs(answer: Answer, said: Said, lang: Language) -> str:
     value = said.vote.value if said.vote is not None else ""
     return "".join(
-        _button(name, answer.id, sign, pressed=name == value, label=say(f"vote_{name}", lang))
-        for name, sign in (("up", "👍"), ("down", "👎"))
+        _button(name, answer.id, "", pressed=name == value, label=say(f"vote_{name}", lang), drawing=_THUMB)
+        for name in ("up", "down")
     )
 
 
@@ -187,6 +194,7 @@ def _button(
     pressed: bool | None = None,
     label: str = "",
     disabled: bool = False,
+    drawing: str = "",
 ) -> str:
     """A button whose click `app.votes` hears."""
     facts: Sequence[str] = (
@@ -196,7 +204,7 @@ def _button(
         f' aria-label="{_quoted(label)}" title="{_quoted(label)}"' if label else "",
         " disabled" if disabled else "",
     )
-    return f'<button type="button" {"".join(facts)}>{escape(text)}</button>'
+    return f'<button type="button" {"".join(facts)}>{drawing}{escape(text)}</button>'
 
 
 def _quoted(text: str) -> str:

@@ -129,7 +129,7 @@ class VotesPane:
     def _mark(self, turn: Turn, vote: Vote | None, clip: ClipChoice | None, value: str) -> None:
         """The player's time is a moment of the video that the answer is about."""
         if vote is None:
-            raise AppError("Vote 👍 or 👎 first, then mark the moments it is about.")
+            raise AppError("Vote on the answer first, then mark the moments that your vote is about.")
         if clip is None or clip.sha256 != turn.question.video:
             raise AppError("The player shows another video than this answer is about; ask or vote about that one.")
         try:

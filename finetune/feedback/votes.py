@@ -121,7 +121,7 @@ class Votes:
         with self._file.transaction() as db:
             _, said = _written(db, answer)
             if better == said.strip():
-                raise FinetuneError("The correction is the answer as it is; change the text, or vote 👍 instead.")
+                raise FinetuneError("The correction is the answer as it is; change the text, or vote for it instead.")
             return self._preferences.prefer(None, answer, source="correction", text=better)
 
     def uncorrect(self, answer: str) -> bool:

@@ -206,7 +206,7 @@ def test_drafts_are_shown_as_they_grow_and_cannot_be_chosen_before_their_end(pag
 
 def test_what_cannot_be_kept_is_one_sentence_and_nothing_is_lost(page: Page) -> None:
     answer = page.ask()
-    with pytest.raises(AppError, match="Vote 👍 or 👎 first"):
+    with pytest.raises(AppError, match="Vote on the answer first"):
         page.say("mark", answer, "1")
     page.say("up", answer)
     for value in ("nan", "None", "-1", "1e9", HOSTILE):
