@@ -37,6 +37,7 @@ class Said:
     correction: str = ""
     uses: tuple[Use, ...] = ()
     why: Why | None = None  # it is used for nothing
+    measures: bool = False  # it is not learnt from, its video is kept for measuring
 
 
 def said_of(store: Store, conversation: str) -> dict[str, Said]:
@@ -49,7 +50,13 @@ def said_of(store: Store, conversation: str) -> dict[str, Said]:
     corrections = {one.rejected: one.chosen_text or "" for one in preferences if one.source == "correction"}
     picked = {one.chosen for one in preferences if one.source == "draft" and one.chosen is not None}
     return {
-        answer: Said(votes.get(answer), corrections.get(answer, ""), tuple(taught.uses(answer)), taught.why(answer))
+        answer: Said(
+            votes.get(answer),
+            corrections.get(answer, ""),
+            tuple(taught.uses(answer)),
+            taught.why(answer),
+            taught.measures(answer),
+        )
         for answer in {*votes, *corrections, *picked}
     }
 
@@ -126,6 +133,8 @@ def _correction(answer: Answer, said: Said, lang: Language) -> str:
 
 def _use(said: Said, lang: Language) -> str:
     """Where it went."""
+    if said.measures:
+        return say("use_measure", lang)
     if said.uses:
         return say("use_as", lang, uses=" · ".join(say(f"use_{use}", lang) for use in said.uses))
     if said.why is not None:

@@ -22,7 +22,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -48,9 +48,12 @@ from finetune.scoring import plain, read_box
 Use = Literal["example", "pair", "question"]
 USES: tuple[Use, ...] = get_args(Use)
 
-Why = Literal["video_gone", "cut", "same", "marks"]
+Why = Literal["video_gone", "cut", "same", "marks", "split"]
 """Why something that was said teaches nothing: the video is no longer kept; the better answer was cut off or stopped;
-the better and the worse text are the same; a question holds <image> or <video>, which a row cannot tell from media."""
+the better and the worse text are the same; a question holds <image> or <video>, which a row cannot tell from media;
+the conversation shows both a video that is learnt from and one that is kept for measuring."""
+
+IsHeldOut = Callable[[str], bool]
 
 MOST_WORDS = 12
 MOST_CHARACTERS = 80  # of a reference; Chinese has no spaces to count words by
@@ -87,6 +90,10 @@ class Gathered:
         """What an answer is used for, in the order of USES."""
         return [use for use in USES if (answer, use) in self.used]
 
+    def measures(self, answer: str) -> bool:
+        """Whether it is not learnt from but measured by: its video is held out."""
+        return any(lesson.answer == answer and lesson.held_out for lesson in self.lessons)
+
     def why(self, answer: str) -> Why | None:
         """Why it is used for nothing, where something keeps it from that."""
         if self.uses(answer):
@@ -98,19 +105,22 @@ class Gathered:
         return dict(Counter([*(one.use for one in self.lessons), *(one.why for one in self.left_out)]))
 
 
-def lessons(store: Store, held_out: Collection[str] = ()) -> list[Lesson]:
-    """What the store teaches now, by conversation, oldest question first. `held_out` are the videos (sha256) that are
-    kept for measuring; lessons of theirs are marked."""
+def lessons(store: Store, held_out: IsHeldOut | None = None) -> list[Lesson]:
+    """What the store teaches now, by conversation, oldest question first. `held_out` tells of a video (sha256) whether
+    it is kept for measuring; lessons of such videos are marked."""
     return gather(store, held_out=held_out).lessons
 
 
-def gather(store: Store, conversation: str | None = None, held_out: Collection[str] = ()) -> Gathered:
+def gather(store: Store, conversation: str | None = None, held_out: IsHeldOut | None = None) -> Gathered:
     """The lessons of the whole store, or of one conversation, and what teaches nothing and why."""
     out = Gathered()
-    kept = frozenset(held_out)
     for one in [conversation] if conversation is not None else _spoken_of(store):
-        _gather(store, one, kept, out)
+        _gather(store, one, held_out or _is_never_held_out, out)
     return out
+
+
+def _is_never_held_out(video: str) -> bool:
+    return False
 
 
 def write_lessons(lessons: Iterable[Lesson], folder: Path) -> dict[Use, Path]:
@@ -168,18 +178,21 @@ def _spoken_of(store: Store) -> list[str]:
         return [row["id"] for row in db.query(sql)]
 
 
-def _gather(store: Store, conversation: str, held_out: frozenset[str], out: Gathered) -> None:
+def _gather(store: Store, conversation: str, held_out: IsHeldOut, out: Gathered) -> None:
     with store.snapshot():
-        _read(store, conversation, held_out, out)
+        spoken = _read(store, conversation)
+    for words, prompt, question in spoken:  # outside of the snapshot: who is asked for the side may write
+        _teach(words, prompt, question, held_out, out)
 
 
-def _read(store: Store, conversation: str, held_out: frozenset[str], out: Gathered) -> None:
+def _read(store: Store, conversation: str) -> list[tuple[_Words, _Prompt | Why, str]]:
+    """What was said of each question (its id), and the prompt of the question."""
     votes: dict[str, list[Vote]] = {}
     preferences: dict[str, list[Preference]] = {}
     said = store.preferences.of_conversation(conversation)
     voted = store.votes.of_conversation(conversation)
     if not said and not voted:
-        return
+        return []
     history = store.conversation(conversation)
     answers = {answer.id: answer for turn in history.turns for answer in turn.answers}
     files = {turn.video.sha256: Path(turn.video.path) for turn in history.turns if turn.video is not None}
@@ -188,37 +201,51 @@ def _read(store: Store, conversation: str, held_out: frozenset[str], out: Gather
     for vote in voted.values():
         votes.setdefault(answers[vote.answer].question, []).append(vote)
     turns = standing(store, conversation)
+    spoken: list[tuple[_Words, _Prompt | Why, str]] = []
     for at, turn in enumerate(turns):
         words = _Words(votes.get(turn.question.id, []), preferences.get(turn.question.id, []), answers)
         if words.any:
-            _teach(words, _prompt(turns[:at], turn.question, files), turn.question, held_out, out)
+            spoken.append((words, _prompt(turns[:at], turn.question, files), turn.question.id))
+    return spoken
 
 
-def _teach(
-    words: _Words, prompt: dict[str, Any] | Why, question: Question, held_out: frozenset[str], out: Gathered
-) -> None:
+def _teach(words: _Words, prompt: _Prompt | Why, question: str, held_out: IsHeldOut, out: Gathered) -> None:
+    kept = False
+    if isinstance(prompt, _Prompt):
+        sides = {held_out(video) for video in prompt.shown}
+        kept = sides == {True}
+        if len(sides) > 1:
+            prompt = "split"
     for use, answers, source, facts in (*words.example(), *words.pairs(), *words.question()):
         if isinstance(prompt, str) or isinstance(facts, str):
             why = prompt if isinstance(prompt, str) else facts
             assert isinstance(why, str)
-            out.left_out.append(LeftOut(question.id, answers[0], why))
+            out.left_out.append(LeftOut(question, answers[0], why))
             continue
-        row = {**prompt, **facts}
+        row = {"messages": prompt.messages, **({"videos": prompt.videos} if prompt.videos else {}), **facts}
         if use == "example":
-            row["messages"] = [*prompt["messages"], {"role": "assistant", "content": row.pop("answer")}]
+            row["messages"] = [*prompt.messages, {"role": "assistant", "content": row.pop("answer")}]
             if len(row["messages"]) > 2:
                 row["learn"] = "last"  # the earlier answers are there to be read; nobody called them right
-        kept = question.video in held_out
-        out.lessons.append(Lesson(use, question.id, answers[0], question.video, source, kept, row))
+        out.lessons.append(Lesson(use, question, answers[0], prompt.video, source, kept, row))
         out.used.update((answer, use) for answer in answers)
 
 
-def _prompt(earlier: Sequence[Standing], question: Question, files: dict[str, Path]) -> dict[str, Any] | Why:
+@dataclass
+class _Prompt:
+    """What stands before an answer."""
+
+    messages: list[dict[str, str]] = field(default_factory=list)
+    videos: list[dict[str, Any]] = field(default_factory=list)
+    shown: set[str] = field(default_factory=set)  # sha256 of the videos
+    video: str | None = None  # of the question itself
+
+
+def _prompt(earlier: Sequence[Standing], question: Question, files: dict[str, Path]) -> _Prompt | Why:
     """Messages and videos up to the question, as the model was asked it (app.studio): a clip stands with the first
     question about it, and again where the clip or its sampling changed. Or why there are none."""
-    messages: list[dict[str, str]] = []
-    videos: list[dict[str, Any]] = []
-    shown: dict[str, Any] | None = None
+    out = _Prompt(video=question.video)
+    seen: dict[str, Any] | None = None
     if question.video is not None and not _is_kept(files.get(question.video)):
         return "video_gone"
     for turn in [*earlier, Standing(question, None)]:
@@ -231,14 +258,15 @@ def _prompt(earlier: Sequence[Standing], question: Question, files: dict[str, Pa
         text = asked.text
         if path is not None:
             clip = footage(path, asked)
-            if clip != shown:
-                videos.append(clip)
+            if clip != seen:
+                out.videos.append(clip)
+                out.shown.add(asked.video or "")
                 text = f"<video>{text}"
-            shown = clip
-        messages.append({"role": "user", "content": text})
+            seen = clip
+        out.messages.append({"role": "user", "content": text})
         if not last and turn.answer is not None:
-            messages.append({"role": "assistant", "content": turn.answer.text.strip()})
-    return {"messages": messages, **({"videos": videos} if videos else {})}
+            out.messages.append({"role": "assistant", "content": turn.answer.text.strip()})
+    return out
 
 
 def _is_kept(path: Path | None) -> bool:

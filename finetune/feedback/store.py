@@ -60,7 +60,7 @@ class Store:
         return self._file.transaction()
 
     def snapshot(self) -> AbstractContextManager[Database]:
-        """`with store.snapshot():` lets all reads in the block see the same moment."""
+        """`with store.snapshot() as db:` all reads in the block see the same moment."""
         return self._file.snapshot()
 
     def close(self) -> None:

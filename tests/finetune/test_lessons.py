@@ -84,7 +84,7 @@ def test_a_correction_is_an_example_a_pair_and_a_question(store: Store, talk: Ta
         Lesson("pair", question, answer, SHA, "correction", False, {**prompt, "chosen": "blue", "rejected": "red"}),
         Lesson("question", question, answer, SHA, "correction", False, {**prompt, "reference": "blue"}),
     ]
-    assert all(lesson.held_out for lesson in lessons(store, held_out={SHA}))
+    assert all(lesson.held_out for lesson in lessons(store, held_out=lambda video: video == SHA))
     store.votes.uncorrect(answer)
     assert lessons(store) == []
 
@@ -215,6 +215,16 @@ def test_earlier_turns_stand_before_the_question_and_are_not_learnt(store: Store
         "learn": "last",
     }
     assert [m["content"] for m in rows(store, "pair")[-1]["messages"]][-1] == "<video>And here?"
+
+
+def test_a_conversation_about_videos_of_both_sides_is_on_neither(store: Store, talk: Talk) -> None:
+    _, one = talk.first("red")
+    store.votes.vote(one, "up")
+    store.votes.vote(talk.answer(talk.ask("And here?", video=OTHER), "a cat"), "up")
+    found = gather(store, held_out=lambda video: video == OTHER)
+    assert [(lesson.answer, lesson.held_out) for lesson in found.lessons] == [(one, False)] * 2
+    assert found.counts()["split"] == 2 and not found.measures(one)
+    assert gather(store, held_out=lambda video: True).measures(one)
 
 
 def test_what_cannot_teach_is_counted_with_its_reason(store: Store, talk: Talk, tmp_path: Path) -> None:
