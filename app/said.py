@@ -154,7 +154,8 @@ def _drafts(drafts: DraftSet, said: Mapping[str, Said], now: Mapping[str, Snapsh
         for number, answer in enumerate(drafts.answers, 1)
     )
     open_ = "" if drafts.picked and not running else " open"
-    hint = "drafts_wait" if running else "drafts_undo" if drafts.picked else "drafts_ask"
+    same = len({answer.text for answer in drafts.answers}) == 1
+    hint = "drafts_wait" if running else "drafts_undo" if drafts.picked else "drafts_same" if same else "drafts_ask"
     return (
         f'<details class="ks-fold ks-drafts" data-fold="drafts-{_quoted(drafts.question)}"{open_}>'
         f"<summary>{escape(say('drafts', lang, n=len(drafts.answers)))}</summary>"

@@ -33,12 +33,13 @@ class Numbered(ScriptedRuntime):
         super().__init__()
         self.drawn: list[Decoding] = []
         self.lock = threading.Lock()
+        self.same = False
 
     def stream(self, messages: list[Message], decoding: Decoding, stop: threading.Event) -> Iterator[Event]:
         with self.lock:
             self.heard.append(messages)
             self.drawn.append(decoding)
-            text = f"answer {len(self.drawn)}"
+            text = f"answer {1 if self.same else len(self.drawn)}"
         if self.gate is not None:
             self.gate.wait(30)
         yield Answer(text)
@@ -240,6 +241,13 @@ def test_what_was_written_reaches_nothing_outside_the_page(page: Page) -> None:
     tags = page.shown().tags
     assert not [t for t, a in tags if t in ("img", "script") or any(name.startswith("on") for name in a)]
     assert [t for t, _ in tags].count("textarea") == 1
+
+
+def test_drafts_that_say_the_same_are_said_to(page: Page, runtime: Numbered) -> None:
+    first = page.ask()
+    runtime.same = True
+    page.again(first)
+    assert say("drafts_same", "en") in page.shown().words
 
 
 def test_a_comparison_has_its_own_choice(page: Page) -> None:
