@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -18,6 +19,7 @@ from app.jobs import Snapshot, watch
 from app.session import Session
 from app.studio import USER_ERRORS, ClipChoice, Limits, Manner, Studio, Turn
 from app.views import conversations_html, demo_note, model_html
+from app.votes import VotesPane
 from engine.reasoning.modes import mode_of
 
 _LIST_JS = """
@@ -37,6 +39,7 @@ class AskTab:
         self.session = gr.State(Session())
         self.clip = ClipPane(studio, demos, self.session)
         self.compare = ComparePane(studio)
+        self.votes = VotesPane(studio)
         self._build("en")
         self._wire(page)
 
@@ -83,6 +86,7 @@ class AskTab:
         self.clip.build_suggestions()
         self.mode = _mode(Session(lang=lang))
         self.compare.build(lang)
+        self.votes.build()
         self.question = gr.Textbox(
             label=say("question", lang),
             placeholder=say("question_hint", lang),
@@ -127,6 +131,8 @@ class AskTab:
         for changed in how:
             changed.input(self.take_mode, [self.session, *how], shown_how, **quiet)
         self.compare.chooser.select(self.choose, [self.session], talk, concurrency_limit=None, **quiet)
+        self.votes.listener.select(self.say, [self.session], talk, concurrency_limit=None, **quiet)
+        followed(self.votes.listener.submit(self.again, [self.session], talk, concurrency_limit=None, **quiet))
         self.stop_button.click(self.stop, [self.session], None, concurrency_limit=None, **quiet)
         self.new.click(self.start_new, [self.session], everything, **quiet)
         followed(self.history.select(self.open_conversation, [self.session], everything, **quiet))
@@ -232,11 +238,24 @@ class AskTab:
     def choose(self, session: Session, event: gr.EventData) -> Updates:
         """One click says which of two answers is better."""
         question, verdict = str(event._data.get("question")), str(event._data.get("verdict"))
+        store, conversation = self.studio.store, session.conversation or ""
+        return self._kept(session, partial(choose, store, conversation, question, verdict))
+
+    def say(self, session: Session, event: gr.EventData) -> Updates:
+        """What somebody thinks of an answer."""
+        return self._kept(session, partial(self.votes.say, session.conversation, session.clip, event._data))
+
+    def again(self, session: Session, event: gr.EventData) -> Updates:
+        """Begin further drafts of an answer."""
+        return self._kept(session, partial(self.votes.again, session.conversation, event._data))
+
+    def _kept(self, session: Session, keep: Callable[[], object]) -> Updates:
+        """What the page shows after something was kept, or the sentence on why it was not."""
         try:
-            choose(self.studio.store, session.conversation or "", question, verdict)
+            keep()
         except USER_ERRORS as error:
             return {**self._talk(session), **self.clip.told(translate(str(error), session.lang))}
-        return self._talk(session)
+        return {**self._talk(session), self.clip.problem: gr.HTML(visible=False)}
 
     def stop(self, session: Session) -> None:
         for job in self.studio.jobs(session.conversation):

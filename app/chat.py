@@ -1,6 +1,7 @@
 """A conversation as the chat shows it: questions, answers, and the reasoning before these in collapsible blocks with
 title and duration, tool calls within the thought, pictures of what was looked at; two answers that are compared side by
-side (`app.sides`). From plain data; what was typed or written by a model is escaped by `app.views`."""
+side (`app.sides`); what was thought of an answer, under it (`app.said`). From plain data; what was typed or written by
+a model is escaped by `app.views`."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.i18n import Language, say, translate
+from app.said import said_html
 from app.sides import sides_html
 from app.steps import Steps, from_row
 from app.thoughts import ran_as, thought_facts, thought_messages, waiting, warnings
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
 
 def chat_messages(turns: Sequence[Turn], now: Sequence[Snapshot], lang: Language) -> list[dict[str, Any]]:
     """A conversation as `gr.Chatbot` takes it. `now` is how far the newest answer is while it is being written, or the
-    left and the right one of a comparison; empty where nothing runs."""
+    left and the right one of a comparison, or further drafts of an answer; empty where nothing runs."""
     messages: list[dict[str, Any]] = []
+    drafts = {answer.id for turn in turns if turn.drafts is not None for answer in turn.drafts.answers[1:]}
+    drafted = {snapshot.answer: snapshot for snapshot in now or () if snapshot.answer in drafts}
     for number, turn in enumerate(turns):
         messages.append({"role": "user", "content": question_markdown(turn.question.text)})
-        running = now if number == len(turns) - 1 else ()
+        running = now if number == len(turns) - 1 and not drafted else ()
         key = f"t{number}"
         if turn.comparison is not None:
             shown = sides_html(turn.comparison, running, turn.span, lang)
@@ -44,6 +48,9 @@ def chat_messages(turns: Sequence[Turn], now: Sequence[Snapshot], lang: Language
             steps = from_row(turn.answer.reasoning)
             messages += thought_messages(steps, False, turn.span, lang, key)
             messages.append({"role": "assistant", "content": _finished(turn.answer, steps, turn, lang)})
+            if turn.answer.finish != "running":
+                said = gr.HTML(said_html(turn, drafted, lang), apply_default_css=False)
+                messages.append({"role": "assistant", "content": said})
     return messages
 
 

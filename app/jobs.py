@@ -29,6 +29,7 @@ class Snapshot:
     steps: Steps = ()  # of its reasoning
     seconds: float = 0.0  # since it was asked
     pieces: int = 0  # of text so far; about as many as tokens
+    answer: str = ""  # the id of the answer in the store
 
 
 class Job:
@@ -43,11 +44,12 @@ class Job:
         save: Callable[[Snapshot], None],
         unexpected: Callable[[Exception], str],
         changed: threading.Condition | None = None,
+        answer: str = "",
     ) -> None:
         self._events, self._save, self._unexpected = events, save, unexpected
         self._stop = threading.Event()
         self.changed = changed or threading.Condition()  # one for all that are watched together
-        self._now = Snapshot()
+        self._now = Snapshot(answer=answer)
         self._thread = threading.Thread(target=self._run, name="answer", daemon=True)
 
     def start(self) -> Job:

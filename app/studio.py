@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from app.config import AppConfig
 from app.errors import AppError
 from app.jobs import Job, Snapshot
 from app.library import Library, disk_problem
+from app.said import Said, said_of
 from app.steps import to_row
 from engine.errors import EngineError
 from engine.events import Done, Event, Progress
@@ -23,7 +24,7 @@ from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
 from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_video, probe, sample
 from finetune.bench.background import Background
 from finetune.errors import FinetuneError
-from finetune.feedback import Answer, Comparison, Question, Store
+from finetune.feedback import Answer, Comparison, DraftSet, Question, Store, standing
 from finetune.feedback.rows import AnswerFacts
 
 USER_ERRORS = (AppError, EngineError, FinetuneError)
@@ -50,6 +51,7 @@ class Manner:
     mode: ModeName = "auto"
     max_tokens: int | None = None  # thought and answer together; None leaves it to the model
     think_budget: int | None = None  # tokens of thought; None leaves what max_tokens leaves
+    temperature: float | None = None  # with one, the answer is drawn, never greedy; None leaves it to the model
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,16 @@ class ClipChoice:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its newest answer, or the one of a comparison that the conversation goes on from. `span` turns the
-    times the answer writes into seconds of the file: the second that the model counts as zero, and the last second of
-    the clip."""
+    """A question and its newest answer, or the one of a comparison or of drafts that the conversation goes on from.
+    `span` turns the times the answer writes into seconds of the file: the second that the model counts as zero, and the
+    last second of the clip. `said` is what was thought of its answers, by their ids."""
 
     question: Question
     answer: Answer | None
     span: tuple[float, float]
     comparison: Comparison | None = None
+    drafts: DraftSet | None = None
+    said: Mapping[str, Said] = field(default_factory=dict)
 
 
 class Studio:
@@ -118,14 +122,12 @@ class Studio:
     # -- conversations ------------------------------------------------------------------------------------------
 
     def turns(self, conversation: str) -> list[Turn]:
-        """Questions and their newest answers, oldest first; empty for a conversation that does not exist."""
-        compared = self.store.preferences.comparisons(conversation)
-        turns = []
-        for question, newest in self.store.turns(conversation):
-            comparison = compared.get(question.id)
-            answer = comparison.preferred if comparison else newest
-            turns.append(Turn(question, answer, _span(question, answer), comparison))
-        return turns
+        """Questions and the answers it goes on from, oldest first; empty for one that does not exist."""
+        said = said_of(self.store, conversation)
+        return [
+            Turn(one.question, one.answer, _span(one.question, one.answer), one.comparison, one.drafts, said)
+            for one in standing(self.store, conversation)
+        ]
 
     def conversations(self) -> list[tuple[str, str, str]]:
         """(id, title, when it was last used, in this machine's time) of every conversation, newest first."""
@@ -199,8 +201,7 @@ class Studio:
         if len(text) > QUESTION_LIMIT:
             raise AppError(f"The question has {len(text)} characters; the most is {QUESTION_LIMIT}. Shorten it.")
         self._file(clip.sha256)
-        if any(job.snapshot().done is None for job in self.jobs(conversation)):
-            raise AppError("An answer is still being written in this conversation; stop it or wait for its end.")
+        self.check_idle(conversation)
         earlier = self.turns(conversation) if conversation else []
         with self.store.transaction():
             if conversation is None:
@@ -217,6 +218,24 @@ class Studio:
             answers = [self.store.begin_answer(question.id, mode=manner.mode) for manner in manners]
             if len(answers) == 2:
                 self.store.preferences.compare(question.id, answers[0].id, answers[1].id, blind=blind)
+        return conversation, self.begin(conversation, earlier, text, clip, limits, manners, answers)
+
+    def check_idle(self, conversation: str | None) -> None:
+        """AppError while an answer runs there."""
+        if any(job.snapshot().done is None for job in self.jobs(conversation)):
+            raise AppError("An answer is still being written in this conversation; stop it or wait for its end.")
+
+    def begin(
+        self,
+        conversation: str,
+        earlier: Sequence[Turn],
+        text: str,
+        clip: ClipChoice,
+        limits: Limits,
+        manners: Sequence[Manner],
+        answers: Sequence[Answer],
+    ) -> tuple[Job, ...]:
+        """Start the `answers` of the store to the question `text`, each in its manner; `earlier` came before."""
         changed = threading.Condition()
         jobs = tuple(
             Job(
@@ -224,6 +243,7 @@ class Studio:
                 save=partial(self._save, answer.id),
                 unexpected=_unexpected,
                 changed=changed,
+                answer=answer.id,
             )
             for manner, answer in zip(manners, answers, strict=True)
         )
@@ -231,11 +251,11 @@ class Studio:
             self._jobs[conversation] = jobs
         for job in jobs:
             job.start()
-        return conversation, jobs
+        return jobs
 
     def _events(
         self,
-        earlier: list[Turn],
+        earlier: Sequence[Turn],
         text: str,
         clip: ClipChoice,
         limits: Limits,
@@ -254,12 +274,14 @@ class Studio:
         decoding = info.decoding
         if manner.max_tokens is not None:
             decoding = replace(decoding, max_tokens=manner.max_tokens)
+        if manner.temperature is not None:
+            decoding = replace(decoding, greedy=False, temperature=manner.temperature, seed=None)
         self.store.update_answer(answer, **_provenance(info, decoding, frames, manner.think_budget))
         mode, budget = MODES[manner.mode], manner.think_budget
         yield from reason(self.runtime, messages, decoding, stop, mode, think_budget=budget)
 
     def _messages(
-        self, earlier: list[Turn], text: str, clip: ClipChoice, limits: Limits, stop: threading.Event
+        self, earlier: Sequence[Turn], text: str, clip: ClipChoice, limits: Limits, stop: threading.Event
     ) -> tuple[list[Message], Frames]:
         """The conversation as the model reads it. A clip is sent with the first question about it and again only
         when the clip or its sampling changed in between."""

@@ -158,8 +158,9 @@ class Conversations:
         return render(messages, self.processor.apply_chat_template)[0] + self._end_text
 
     def _labels(self, ids: Tensor, row: Row) -> Tensor:
-        """`ids` where the assistant speaks, the end of its turn included, and IGNORE elsewhere; with a mode's switch
-        only the last turn. Nothing that was typed can look like the marks between turns, so these tell where."""
+        """`ids` where the assistant speaks, the end of its turn included, and IGNORE elsewhere; with a mode's switch,
+        or where the row says so, only the last turn. Nothing that was typed can look like the marks between turns, so
+        these tell where."""
         labels = torch.full_like(ids, IGNORE)
         header = torch.tensor(self._header)
         opens = [
@@ -170,7 +171,7 @@ class Conversations:
         if len(opens) != row.answers:
             raise BadRow("has its roles out of order", f"{len(opens)} of {row.answers} answers found in its tokens")
         ends = (ids == self._end).nonzero().flatten()
-        for begin in opens[-1:] if row.switched else opens:
+        for begin in opens[-1:] if row.switched or row.last_only else opens:
             stop = int(ends[ends >= begin][0]) + 1
             labels[begin:stop] = ids[begin:stop]
         return labels

@@ -71,8 +71,8 @@ class Rows(Sequence[Row]):
 
 def examples_of(row: Row) -> list[Row]:
     """What is learnt from a row: the whole conversation at once; with a mode, every answer by itself, because only
-    the newest question of a conversation carries a mode's switch."""
-    return [row.up_to(i + 1) for i in range(row.answers)] if row.switched else [row]
+    the newest question of a conversation carries a mode's switch; or its last answer, where the row says so."""
+    return [row.up_to(i + 1) for i in range(row.answers)] if row.switched and not row.last_only else [row]
 
 
 def read_jsonl(

@@ -18,6 +18,7 @@ Reason = Literal[
     "names a picture that cannot be read",
     "has control tokens in an answer",
     "has a mode that is unknown",
+    "does not say which answers are learnt",
     "is longer than fits",
 ]
 

@@ -3,7 +3,8 @@
 Two layouts are read. ShareGPT: `conversations`, each with `from` (human, gpt, system) and `value`. Messages:
 `messages`, each with `role` (user, assistant, system) and `content`, which is a text or OpenAI's list of parts. In a
 user's texts `<image>` and `<video>` mark the places of what `images` and `videos` (or `image`, `video`) list, in order;
-line ends next to a mark belong to the mark. Beside them a row may have an `id`, a `system` prompt and a `mode`.
+line ends next to a mark belong to the mark. Beside them a row may have an `id`, a `system` prompt, a `mode`, and
+`"learn": "last"` where only the last answer is to be learnt.
 
 A video is a path, or an object: `path` (or `video`), `start` and `end` in seconds (or `video_start`, `video_end`),
 `fps`, `max_frames` and `budget`. A relative path starts at the file's folder and stays inside it, so that a folder of
@@ -76,6 +77,7 @@ class Row:
     id: str
     turns: tuple[Turn, ...]
     mode: ModeName = "auto"
+    last_only: bool = False  # the earlier answers are only read
 
     @property
     def switched(self) -> bool:
@@ -136,7 +138,10 @@ def parse_row(data: Any, folder: Path, where: str) -> Row:
     mode = data.get("mode", "auto")
     if mode not in MODE_NAMES:
         raise BadRow("has a mode that is unknown", f"{mode!r:.40}; known: {', '.join(MODE_NAMES)}")
-    return Row(where, str(data.get("id", where))[:200], tuple(turns), mode)
+    learn = data.get("learn", "all")
+    if learn not in ("all", "last"):
+        raise BadRow("does not say which answers are learnt", f"learn is {learn!r:.40}; known: all, last")
+    return Row(where, str(data.get("id", where))[:200], tuple(turns), mode, learn == "last")
 
 
 # -- what was said -----------------------------------------------------------------------------------------------------

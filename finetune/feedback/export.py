@@ -10,7 +10,7 @@ from finetune.feedback.store import Store
 
 
 def export_conversation(store: Store, conversation: str) -> dict[str, Any]:
-    """A conversation with its turns, what was preferred and the facts of their videos, ready for JSON.
+    """A conversation with its turns, what was thought of them and the facts of their videos, ready for JSON.
 
     Names and facts of the videos are included; their pictures and where they are kept on this machine are not.
     FinetuneError if the conversation was deleted."""
@@ -26,6 +26,11 @@ def export_conversation(store: Store, conversation: str) -> dict[str, Any]:
             {"question": asdict(turn.question), "answers": [_answer(answer) for answer in turn.answers]}
             for turn in history.turns
         ],
+        "votes": [asdict(vote) for vote in store.votes.of_conversation(conversation).values()],
+        "drafts": {
+            question: [answer.id for answer in drafts.answers]
+            for question, drafts in store.drafts.of_conversation(conversation).items()
+        },
         "preferences": [asdict(preference) for preference in store.preferences.of_conversation(conversation)],
     }
 

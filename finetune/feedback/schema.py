@@ -173,5 +173,32 @@ def m004_preferences(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m005_votes(db: Database) -> None:
+    """What is thought of single answers, and which answers are further drafts of another.
+
+    A vote is never changed: another one, or none, takes its place, and it keeps when that was."""
+    for statement in (
+        """CREATE TABLE votes (
+            id TEXT PRIMARY KEY NOT NULL,
+            answer_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+            value TEXT NOT NULL CHECK (value IN ('up', 'down')),
+            reasons TEXT NOT NULL CHECK (json_valid(reasons)),
+            moments TEXT NOT NULL CHECK (json_valid(moments)),
+            created TEXT NOT NULL,
+            revoked TEXT
+        ) STRICT""",
+        """CREATE TABLE drafts (
+            answer_id TEXT PRIMARY KEY NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+            original_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+            CHECK (answer_id <> original_id)
+        ) STRICT""",
+        "CREATE INDEX votes_of_answer ON votes(answer_id, id)",
+        "CREATE UNIQUE INDEX votes_in_force ON votes(answer_id) WHERE revoked IS NULL",
+        "CREATE INDEX drafts_of_answer ON drafts(original_id)",
+    ):
+        db.execute(statement)
+
+
 STEPS = tuple(step.name for step in migrations.pending(Database(memory=True, execute_plugins=False)))
 """Every step there is, in order."""

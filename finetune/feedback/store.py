@@ -13,6 +13,7 @@ from sqlite_utils import Database
 from engine.events import Finish
 from finetune.errors import FinetuneError
 from finetune.feedback.database import File
+from finetune.feedback.drafts import Drafts
 from finetune.feedback.preferences import Preferences
 from finetune.feedback.process import is_running, this_process
 from finetune.feedback.rows import (
@@ -33,6 +34,7 @@ from finetune.feedback.rows import (
     title_of,
     video_of,
 )
+from finetune.feedback.votes import Votes
 
 
 class Store:
@@ -45,6 +47,8 @@ class Store:
     def __init__(self, path: str | os.PathLike[str], busy_seconds: float = 10.0) -> None:
         self._file = File(path, busy_seconds)
         self.preferences = Preferences(self._file)
+        self.votes = Votes(self._file, self.preferences)
+        self.drafts = Drafts(self._file, self.preferences)
         self._recover()
 
     @property
@@ -54,6 +58,10 @@ class Store:
     def transaction(self) -> AbstractContextManager[Database]:
         """`with store.transaction():` makes the calls in the block one: all of them are saved, or none."""
         return self._file.transaction()
+
+    def snapshot(self) -> AbstractContextManager[Database]:
+        """`with store.snapshot() as db:` all reads in the block see the same moment."""
+        return self._file.snapshot()
 
     def close(self) -> None:
         """Close the file for all threads, when none uses the store any more. Nothing has to be saved first."""

@@ -114,7 +114,7 @@ def test_an_answer_keeps_its_mode_its_steps_and_its_words(
     assert answer.text == "four" and answer.raw_text == "<think>two and two</think><answer>four</answer>"
     assert answer.usage is not None and answer.usage["thought_tokens"] > 0
     assert answer.decoding is not None and answer.decoding["think_budget"] == 50
-    _, thought, last = chat_messages(studio.turns(conversation), (), "en")
+    _, thought, last, _ = chat_messages(studio.turns(conversation), (), "en")
     assert thought["content"] == "two and two" and thought["metadata"]["status"] == "done"
     assert last["content"].startswith("four") and "Think" in last["content"] and "thought for" in last["content"]
     studio.ask(conversation, "And now?", ClipChoice(sha), Limits(), Manner("no_think"))
@@ -137,7 +137,7 @@ def test_a_thought_that_is_stopped_is_closed(studio: Studio, runtime: ScriptedRu
     job.stop()
     runtime.gate.set()
     wait(studio, conversation)
-    _, thought, last = chat_messages(studio.turns(conversation), (), "en")
+    _, thought, last, _ = chat_messages(studio.turns(conversation), (), "en")
     assert thought["metadata"]["status"] == "done" and say("finish_stopped", "en") in last["content"]
 
 

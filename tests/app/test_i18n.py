@@ -22,6 +22,7 @@ SPOKEN = (
     ROOT / "app" / "studio.py",
     ROOT / "app" / "library.py",
     ROOT / "app" / "compare.py",
+    ROOT / "app" / "votes.py",
     *sorted((ROOT / "finetune" / "feedback").glob("*.py")),
     *(
         ROOT / "finetune" / "bench" / f"{name}.py"

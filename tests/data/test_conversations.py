@@ -128,6 +128,15 @@ def test_the_logits_are_those_of_the_served_model(
     assert torch.equal(ours, theirs)
 
 
+def test_a_row_may_say_that_only_its_last_answer_is_learnt(
+    conversations: Conversations, processor: KeyeProcessor, folder: Path
+) -> None:
+    row = parsed({**ROWS["turns"], "learn": "last"}, folder)
+    whole, last = conversations.example(parsed(ROWS["turns"], folder)), conversations.example(row)
+    assert learnt_texts(last, processor) == ["OK.<|im_end|>"]
+    assert torch.equal(last.input_ids, whole.input_ids)  # the earlier answers are still read
+
+
 def test_with_a_mode_only_the_switched_question_is_answered(
     conversations: Conversations, processor: KeyeProcessor, folder: Path
 ) -> None:

@@ -30,7 +30,7 @@ def phone_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(page: Page, question: str) -> str:
     """Ask and wait for the finished answer; its text."""
-    bots = page.locator("#ks-chat .bot.message, #ks-chat .message.bot")
+    bots = page.locator("#ks-chat .message.bot:not(:has(.ks-said))")
     before = bots.count()
     page.locator("#ks-question textarea").fill(question)
     page.locator("#ks-ask").click()

@@ -229,11 +229,28 @@ INSERT INTO stages VALUES ('0000000000000001', 'stage0', 0, 'running', NULL, 0.0
     '2025-03-01T00:00:01.000Z', '2025-03-01T00:00:02.000Z');
 INSERT INTO metrics VALUES ('0000000000000001', 'stage0', 25, '{"loss": 3.5}', '2025-03-01T00:00:02.000Z');
 """
+# What version 5 added to a file of version 4; nothing of the older tables was changed.
+VERSION_5 = (
+    VERSION_4
+    + """
+CREATE TABLE votes (id TEXT PRIMARY KEY NOT NULL, answer_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+    value TEXT NOT NULL CHECK (value IN ('up', 'down')), reasons TEXT NOT NULL CHECK (json_valid(reasons)),
+    moments TEXT NOT NULL CHECK (json_valid(moments)), created TEXT NOT NULL, revoked TEXT) STRICT;
+CREATE TABLE drafts (answer_id TEXT PRIMARY KEY NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+    original_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE, CHECK (answer_id <> original_id)) STRICT;
+CREATE INDEX votes_of_answer ON votes(answer_id, id);
+CREATE UNIQUE INDEX votes_in_force ON votes(answer_id) WHERE revoked IS NULL;
+CREATE INDEX drafts_of_answer ON drafts(original_id);
+INSERT INTO "_sqlite_migrations" VALUES (5, 'keye_studio', 'm005_votes', '2025-05-01 00:00:00.000000+00:00');
+INSERT INTO votes VALUES ('v1', 'a1', 'down', '["wrong"]', '[1.5]', '2025-05-01T00:00:00.000Z', NULL);
+"""
+)
 OLD = {
     "m001_conversations": VERSION_1,
     "m002_reasoning": VERSION_2,
     "m003_runs": VERSION_3,
     "m004_preferences": VERSION_4,
+    "m005_votes": VERSION_5,
 }
 
 
@@ -322,7 +339,7 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 9 and all(strict for _, strict in kinds)
+    assert len(kinds) == 11 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
@@ -331,15 +348,15 @@ def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
     later._migrations = list(migrations._migrations)
 
     @later()
-    def m005_votes(db: Database) -> None:
+    def m900_opinions(db: Database) -> None:
         db.table("conversations").transform(rename={"language": "tongue"})
-        db.execute("CREATE TABLE votes (answer TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE) STRICT")
-        db.execute("INSERT INTO votes SELECT id FROM answers")
+        db.execute("CREATE TABLE opinions (answer TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE) STRICT")
+        db.execute("INSERT INTO opinions SELECT id FROM answers")
         if fails:
             raise RuntimeError("in the middle")
 
     monkeypatch.setattr(database, "migrations", later)
-    monkeypatch.setattr(database, "STEPS", (*STEPS, "m005_votes"))
+    monkeypatch.setattr(database, "STEPS", (*STEPS, "m900_opinions"))
 
 
 def test_a_later_step_may_rebuild_a_table_without_losing_what_hangs_on_it(
@@ -349,7 +366,7 @@ def test_a_later_step_may_rebuild_a_table_without_losing_what_hangs_on_it(
     database.File(old).close()
     conn = sqlite3.connect(old)
     assert conn.execute("SELECT tongue FROM conversations").fetchall() == [(None,)]
-    assert conn.execute("SELECT answer FROM votes").fetchall() == [("a1",)]
+    assert conn.execute("SELECT answer FROM opinions").fetchall() == [("a1",)]
     assert conn.execute("SELECT count(*) FROM questions").fetchall() == [(1,)]
     conn.close()
 
