@@ -8,8 +8,10 @@ import gradio as gr
 
 from app.ask import AskTab
 from app.bench import BenchTab
+from app.comments import CommentTab
 from app.config import AppConfig
 from app.demos import load_demos
+from app.skills import SkillsTab
 from app.studio import Studio
 from engine.runtime.choose import make_runtime
 
@@ -21,6 +23,8 @@ def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title="Keye Studio", fill_width=True) as page:
         ask = AskTab(page, studio, load_demos())
         with ask.tabs:
+            CommentTab(page, studio, ask)
+            SkillsTab(page, studio, ask)
             BenchTab(page, studio, ask)
     return page
 

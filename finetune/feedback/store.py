@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from engine.events import Finish
 from finetune.errors import FinetuneError
+from finetune.feedback.comments import Comments, forget_unused
 from finetune.feedback.database import File
 from finetune.feedback.preferences import Preferences
 from finetune.feedback.process import is_running, this_process
@@ -45,6 +46,7 @@ class Store:
     def __init__(self, path: str | os.PathLike[str], busy_seconds: float = 10.0) -> None:
         self._file = File(path, busy_seconds)
         self.preferences = Preferences(self._file)
+        self.comments = Comments(self._file)
         self._recover()
 
     @property
@@ -134,19 +136,15 @@ class Store:
             return [(question, newest.get(question.id)) for question in _questions(db, clean(conversation))]
 
     def delete_conversation(self, conversation: str) -> list[Path]:
-        """Remove it with its questions and answers, and forget the videos that no other conversation refers to.
+        """Remove it with its questions and answers, and forget the videos that no other conversation and no comment
+        refers to.
 
         Returns the paths of those videos: their files are the caller's to delete. Empty if it was deleted before."""
         with self.transaction() as db:
             sql = "SELECT DISTINCT video FROM questions WHERE conversation_id = ? AND video IS NOT NULL ORDER BY video"
             used = [row["video"] for row in db.query(sql, [clean(conversation)])]
             db.execute("DELETE FROM conversations WHERE id = ?", [clean(conversation)])
-            unused = []
-            for sha in used:
-                if _one(db, "SELECT 1 FROM questions WHERE video = ? LIMIT 1", [sha]) is None:
-                    unused.append(Path(_row(db, "SELECT path FROM videos WHERE sha256 = ?", [sha])["path"]))
-                    db.execute("DELETE FROM videos WHERE sha256 = ?", [sha])
-            return unused
+            return forget_unused(db, used)
 
     # -- questions ----------------------------------------------------------------------------------------------
 

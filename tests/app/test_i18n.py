@@ -28,6 +28,8 @@ SPOKEN = (
         for name in ("background", "predictions", "registry", "run", "tables")
     ),
     ROOT / "app" / "bench.py",
+    ROOT / "app" / "commenting.py",
+    *(ROOT / "finetune" / f"{name}.py" for name in ("moderation", "skills", "wishes")),
 )
 """The files whose sentences reach the page."""
 

@@ -10,6 +10,7 @@ from sqlite_utils import Database, Migrations
 
 from finetune.errors import FinetuneError
 from finetune.feedback import Runs, Store, database
+from finetune.feedback.comments import RoundClip
 from finetune.feedback.schema import SET, STEPS, migrations
 
 # A file of version 1 as it was dumped when version 1 was made. It is a record: it is never edited, the next version
@@ -229,11 +230,126 @@ INSERT INTO stages VALUES ('0000000000000001', 'stage0', 0, 'running', NULL, 0.0
     '2025-03-01T00:00:01.000Z', '2025-03-01T00:00:02.000Z');
 INSERT INTO metrics VALUES ('0000000000000001', 'stage0', 25, '{"loss": 3.5}', '2025-03-01T00:00:02.000Z');
 """
+VERSION_6 = """
+CREATE TABLE "_sqlite_migrations" ("id" INTEGER PRIMARY KEY, "migration_set" TEXT, "name" TEXT, "applied_at" TEXT);
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name" ON "_sqlite_migrations" ("migration_set", "name");
+CREATE TABLE videos (sha256 TEXT PRIMARY KEY NOT NULL CHECK (length(sha256) = 64), name TEXT NOT NULL,
+    path TEXT NOT NULL, probe TEXT NOT NULL CHECK (json_valid(probe)), created TEXT NOT NULL) STRICT;
+CREATE TABLE conversations (id TEXT PRIMARY KEY NOT NULL, title TEXT NOT NULL, created TEXT NOT NULL,
+    updated TEXT NOT NULL, model TEXT, language TEXT) STRICT;
+CREATE TABLE questions (id TEXT PRIMARY KEY NOT NULL,
+    conversation_id TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    text TEXT NOT NULL, video TEXT REFERENCES videos(sha256), clip_start REAL, clip_end REAL, mode TEXT NOT NULL,
+    sampling TEXT NOT NULL CHECK (json_valid(sampling)), created TEXT NOT NULL,
+    UNIQUE (conversation_id, position)) STRICT;
+CREATE TABLE answers (id TEXT PRIMARY KEY NOT NULL,
+    question_id TEXT NOT NULL REFERENCES questions(id) ON DELETE CASCADE, text TEXT NOT NULL, raw_text TEXT,
+    finish TEXT NOT NULL CHECK (finish IN ('running', 'stop', 'length', 'stopped', 'error')), error TEXT,
+    mode TEXT NOT NULL, model TEXT, checkpoint TEXT, adapter TEXT, runtime TEXT,
+    decoding TEXT CHECK (decoding IS NULL OR json_valid(decoding)),
+    frames TEXT CHECK (frames IS NULL OR json_valid(frames)), usage TEXT CHECK (usage IS NULL OR json_valid(usage)),
+    timings TEXT CHECK (timings IS NULL OR json_valid(timings)), created TEXT NOT NULL, writer_pid INTEGER NOT NULL,
+    writer_started TEXT NOT NULL,
+    reasoning TEXT CHECK (reasoning IS NULL OR json_valid(reasoning))) STRICT;
+CREATE TABLE runs (id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL,
+    recipe TEXT NOT NULL CHECK (json_valid(recipe)), folder TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'paused', 'done', 'failed', 'stopped')),
+    sentence TEXT, model TEXT, code TEXT NOT NULL, seed INTEGER NOT NULL, created TEXT NOT NULL,
+    updated TEXT NOT NULL, writer_pid INTEGER, writer_started TEXT,
+    CHECK (status != 'running' OR (writer_pid IS NOT NULL AND writer_started IS NOT NULL))) STRICT;
+CREATE TABLE stages (run_id TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE, name TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('running', 'paused', 'done', 'failed', 'stopped')), folder TEXT,
+    seconds REAL NOT NULL, examples INTEGER NOT NULL, tokens INTEGER NOT NULL, steps INTEGER NOT NULL,
+    accuracy TEXT CHECK (accuracy IS NULL OR json_valid(accuracy)), created TEXT NOT NULL, updated TEXT NOT NULL,
+    PRIMARY KEY (run_id, name)) STRICT;
+CREATE TABLE metrics (run_id TEXT NOT NULL, stage TEXT NOT NULL, step INTEGER NOT NULL,
+    figures TEXT NOT NULL CHECK (json_valid(figures)), created TEXT NOT NULL, PRIMARY KEY (run_id, stage, step),
+    FOREIGN KEY (run_id, stage) REFERENCES stages(run_id, name) ON DELETE CASCADE) STRICT;
+CREATE INDEX conversations_by_age ON conversations(updated, id);
+CREATE INDEX questions_of_video ON questions(video);
+CREATE INDEX answers_of_question ON answers(question_id, id);
+CREATE INDEX answers_running ON answers(writer_pid) WHERE finish = 'running';
+CREATE INDEX runs_of_folder ON runs(folder, id);
+CREATE INDEX runs_running ON runs(writer_pid) WHERE status = 'running';
+CREATE TABLE comparisons (question_id TEXT PRIMARY KEY NOT NULL REFERENCES questions(id) ON DELETE CASCADE,
+    left_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+    right_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+    blind INTEGER NOT NULL CHECK (blind IN (0, 1)), CHECK (left_id <> right_id)) STRICT;
+CREATE TABLE preferences (id TEXT PRIMARY KEY NOT NULL,
+    question_id TEXT NOT NULL REFERENCES questions(id) ON DELETE CASCADE,
+    chosen_id TEXT REFERENCES answers(id) ON DELETE CASCADE, chosen_text TEXT,
+    rejected_id TEXT NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+    verdict TEXT NOT NULL CHECK (verdict IN ('better', 'both_good', 'both_bad')), source TEXT NOT NULL,
+    reasons TEXT NOT NULL CHECK (json_valid(reasons)), created TEXT NOT NULL, revoked TEXT,
+    CHECK ((chosen_id IS NULL) <> (chosen_text IS NULL)), CHECK (chosen_id IS NULL OR chosen_id <> rejected_id),
+    CHECK (verdict = 'better' OR chosen_id IS NOT NULL)) STRICT;
+CREATE INDEX comparisons_left ON comparisons(left_id);
+CREATE INDEX comparisons_right ON comparisons(right_id);
+CREATE INDEX preferences_of_question ON preferences(question_id, id);
+CREATE INDEX preferences_chosen ON preferences(chosen_id);
+CREATE INDEX preferences_rejected ON preferences(rejected_id);
+CREATE UNIQUE INDEX preferences_in_force ON preferences(source, min(chosen_id, rejected_id),
+    max(chosen_id, rejected_id)) WHERE revoked IS NULL;
+CREATE TABLE comment_rounds (id TEXT PRIMARY KEY NOT NULL, skill TEXT NOT NULL, language TEXT NOT NULL,
+    wishes TEXT NOT NULL CHECK (json_valid(wishes)), prompt TEXT NOT NULL, mode TEXT NOT NULL,
+    sampling TEXT NOT NULL CHECK (json_valid(sampling)), wanted INTEGER NOT NULL CHECK (wanted > 0),
+    created TEXT NOT NULL) STRICT;
+CREATE TABLE comment_clips (round_id TEXT NOT NULL REFERENCES comment_rounds(id) ON DELETE CASCADE,
+    position INTEGER NOT NULL, video TEXT NOT NULL REFERENCES videos(sha256), clip_start REAL, clip_end REAL,
+    PRIMARY KEY (round_id, position)) STRICT;
+CREATE TABLE comment_drafts (id TEXT PRIMARY KEY NOT NULL,
+    round_id TEXT NOT NULL REFERENCES comment_rounds(id) ON DELETE CASCADE, text TEXT NOT NULL, raw_text TEXT,
+    finish TEXT NOT NULL CHECK (finish IN ('stop', 'length', 'stopped', 'error')), error TEXT,
+    fit INTEGER NOT NULL CHECK (fit IN (0, 1)),
+    moderation TEXT CHECK (moderation IS NULL OR json_valid(moderation)), model TEXT, checkpoint TEXT, adapter TEXT,
+    runtime TEXT, decoding TEXT CHECK (decoding IS NULL OR json_valid(decoding)),
+    usage TEXT CHECK (usage IS NULL OR json_valid(usage)), timings TEXT CHECK (timings IS NULL OR json_valid(timings)),
+    created TEXT NOT NULL) STRICT;
+CREATE TABLE comment_choices (id TEXT PRIMARY KEY NOT NULL,
+    draft_id TEXT NOT NULL REFERENCES comment_drafts(id) ON DELETE CASCADE,
+    choice TEXT NOT NULL CHECK (choice IN ('picked', 'edited', 'rejected')), text TEXT, created TEXT NOT NULL,
+    revoked TEXT, CHECK ((choice = 'edited') = (text IS NOT NULL))) STRICT;
+CREATE INDEX comment_rounds_by_skill ON comment_rounds(skill, id);
+CREATE INDEX comment_clips_of_video ON comment_clips(video);
+CREATE INDEX comment_drafts_of_round ON comment_drafts(round_id, id);
+CREATE INDEX comment_choices_of_draft ON comment_choices(draft_id, id);
+CREATE UNIQUE INDEX comment_choices_in_force ON comment_choices(draft_id) WHERE revoked IS NULL;
+INSERT INTO "_sqlite_migrations" VALUES (1, 'keye_studio', 'm001_conversations', '2025-01-01 00:00:00.000000+00:00');
+INSERT INTO "_sqlite_migrations" VALUES (2, 'keye_studio', 'm002_reasoning', '2025-02-01 00:00:00.000000+00:00');
+INSERT INTO "_sqlite_migrations" VALUES (3, 'keye_studio', 'm003_runs', '2025-03-01 00:00:00.000000+00:00');
+INSERT INTO "_sqlite_migrations" VALUES (4, 'keye_studio', 'm004_preferences', '2025-04-01 00:00:00.000000+00:00');
+INSERT INTO "_sqlite_migrations" VALUES (6, 'keye_studio', 'm006_comments', '2025-06-01 00:00:00.000000+00:00');
+INSERT INTO videos VALUES ('cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', '猫.mp4', '/v/c.mp4',
+    '{"fps": 25}', '2025-01-01T00:00:00.000Z');
+INSERT INTO conversations VALUES ('c1', 'What is it?', '2025-01-01T00:00:00.000Z', '2025-01-02T00:00:00.000Z',
+    'keye-nano', NULL);
+INSERT INTO questions VALUES ('q1', 'c1', 0, 'What is it?',
+    'cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 1.5, NULL, 'auto', '{"fps": 2.0}',
+    '2025-01-01T00:00:00.000Z');
+INSERT INTO answers VALUES ('a1', 'q1', 'A cat', NULL, 'stop', NULL, 'auto', 'keye-nano', '/m/nano', NULL, 'local',
+    '{"seed": 1}', '{"times": [1.5]}', NULL, '{"total": 0.5}', '2025-01-01T00:00:01.000Z', 1, 'then',
+    '{"steps": [{"kind": "thought", "text": "Whiskers."}]}');
+INSERT INTO runs VALUES ('0000000000000001', 'nano', '{"seed": 7}', '/runs/nano', 'running', NULL, NULL, '0.1.0', 7,
+    '2025-03-01T00:00:00.000Z', '2025-03-01T00:00:02.000Z', 1, 'then');
+INSERT INTO stages VALUES ('0000000000000001', 'stage0', 0, 'running', NULL, 0.0, 0, 0, 25, NULL,
+    '2025-03-01T00:00:01.000Z', '2025-03-01T00:00:02.000Z');
+INSERT INTO metrics VALUES ('0000000000000001', 'stage0', 25, '{"loss": 3.5}', '2025-03-01T00:00:02.000Z');
+INSERT INTO comment_rounds VALUES ('0000000000000002', 'comment', 'zh', '{"most": 15}', '写一条评论。', 'no_think',
+    '{}', 4, '2025-06-01T00:00:00.000Z');
+INSERT INTO comment_clips VALUES ('0000000000000002', 0,
+    'cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 1.5, NULL);
+INSERT INTO comment_drafts VALUES ('0000000000000003', '0000000000000002', '好可爱', '好可爱', 'stop', NULL, 1,
+    '{"fit": true}', 'keye-nano', '/m/nano', NULL, 'local', '{"seed": 1}', NULL, NULL, '2025-06-01T00:00:01.000Z');
+INSERT INTO comment_choices VALUES ('0000000000000004', '0000000000000003', 'picked', NULL, '2025-06-01T00:00:02.000Z',
+    NULL);
+"""
 OLD = {
     "m001_conversations": VERSION_1,
     "m002_reasoning": VERSION_2,
     "m003_runs": VERSION_3,
     "m004_preferences": VERSION_4,
+    "m006_comments": VERSION_6,
 }
 
 
@@ -303,6 +419,18 @@ def test_runs_can_be_kept_in_every_old_file(old: Path) -> None:
     runs.close()
 
 
+def test_comments_can_be_kept_in_every_old_file(old: Path) -> None:
+    store = Store(old)
+    before = store.comments.rounds()
+    clip = RoundClip("c" * 64, 2.0)
+    made = store.comments.begin("comment", "Write one.", [clip], language="en", mode="no_think")
+    assert store.comments.rounds() == [made, *before] and made.clips == (clip,)
+    if before:
+        ((draft,), (place,)) = before[0].drafts, before[0].clips
+        assert (draft.text, draft.choice, draft.fit, place.start) == ("好可爱", "picked", True, 1.5)
+    store.close()
+
+
 def test_opening_again_changes_nothing(old: Path) -> None:
     Store(old).close()
     before = dump(old)
@@ -322,7 +450,7 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 9 and all(strict for _, strict in kinds)
+    assert len(kinds) == 13 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
