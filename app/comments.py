@@ -15,7 +15,7 @@ from app.ask import AskTab
 from app.commenting import MOST_COMMENTS
 from app.drafts import comments_html
 from app.i18n import LANGUAGES, Language, language, say, translate
-from app.rounds import PRIVATE, QUIET, Desk, RoundPane, Updates, kept, range_of
+from app.rounds import PRIVATE, QUIET, Desk, RoundPane, Updates, bare, kept, range_of
 from app.session import Session
 from app.studio import USER_ERRORS, Studio
 from app.views import problem_html
@@ -26,38 +26,44 @@ _COUNT = 4  # comments, unless another number is chosen
 
 
 class CommentTab:
-    """Builds the tab inside the open tabs of `page` and wires it. Its language is the page's."""
+    """Builds the tab inside the open tabs of `page` and wires it. Its language is the page's; `remembered` is
+    its `app.rounds.memory`."""
 
-    def __init__(self, page: gr.Blocks, studio: Studio, ask: AskTab) -> None:
+    def __init__(self, page: gr.Blocks, studio: Studio, ask: AskTab, remembered: gr.BrowserState) -> None:
         self.studio = studio
         with gr.Tab(say("comment", "en"), id="comment") as self.tab:
-            self.pane = RoundPane(studio, "comment", (COMMENT,), comments_html)
+            self.pane = RoundPane(studio, "comment", (COMMENT,), comments_html, remembered)
             self._build("en")
         self._wire(page, ask)
 
     def _build(self, lang: Language) -> None:
         self.intro = gr.Markdown(say("comment_intro", lang), elem_id="kd-comment-intro")
-        self.note = gr.HTML("", visible=False, elem_classes="kd-bare", elem_id="kd-comment-demo")
+        self.note = bare("kd-comment-demo")
         with gr.Row(elem_classes="kd-main"):
             with gr.Column(scale=5, min_width=300):
                 self.video = gr.Video(label=say("video", lang), sources=["upload"], elem_id="kd-player", buttons=[])
-                self.about = gr.HTML("", elem_classes="kd-bare", elem_id="kd-about")
-                self.problem = gr.HTML("", elem_classes="kd-bare", elem_id="kd-problem")
-                with gr.Row():
+                self.about = bare("kd-about")
+                self.problem = bare("kd-problem")
+                with gr.Row(elem_classes="kd-kept"):
                     self.kept = gr.Dropdown([], label=say("kept_videos", lang), elem_id="kd-kept", scale=3)
                     self.from_ask = gr.Button(say("from_ask", lang), size="sm", elem_id="kd-from-ask", min_width=120)
             with gr.Column(scale=6, min_width=300):
                 with gr.Row():
                     self.tone = gr.Dropdown(_tones(lang), value="any", label=say("tone", lang), elem_id="kd-tone")
-                    self.count = gr.Slider(
-                        1, MOST_COMMENTS, value=_COUNT, step=1, label=say("comment_count", lang), elem_id="kd-count"
+                    self.tongue = gr.Radio(
+                        _tongues(), value="en", label=say("comment_tongue", lang), elem_id="kd-tongue"
                     )
                 with gr.Row():
                     self.length = gr.Radio(
-                        _lengths(lang), value="short", label=say("length", lang), elem_id="kd-length"
+                        _lengths(lang), value="short", label=say("length", lang), elem_id="kd-length", scale=3
                     )
-                    self.tongue = gr.Radio(
-                        _tongues(), value="en", label=say("comment_tongue", lang), elem_id="kd-tongue"
+                    self.count = gr.Slider(
+                        *(1, MOST_COMMENTS),
+                        value=_COUNT,
+                        step=1,
+                        label=say("comment_count", lang),
+                        elem_id="kd-count",
+                        scale=2,
                     )
                 with gr.Accordion(say("context", lang), open=False, elem_id="kd-context") as self.context:
                     self.title = gr.Textbox(label=say("title_of", lang), max_lines=1, elem_id="kd-title")

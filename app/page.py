@@ -11,6 +11,7 @@ from app.bench import BenchTab
 from app.comments import CommentTab
 from app.config import AppConfig
 from app.demos import load_demos
+from app.rounds import memory
 from app.skills import SkillsTab
 from app.studio import Studio
 from engine.runtime.choose import make_runtime
@@ -22,9 +23,10 @@ def build(studio: Studio) -> gr.Blocks:
     """The page over one studio."""
     with gr.Blocks(title="Keye Studio", fill_width=True) as page:
         ask = AskTab(page, studio, load_demos())
+        comments, skills = memory("comment"), memory("skill")
         with ask.tabs:
-            CommentTab(page, studio, ask)
-            SkillsTab(page, studio, ask)
+            CommentTab(page, studio, ask, comments)
+            SkillsTab(page, studio, ask, skills)
             BenchTab(page, studio, ask)
     return page
 

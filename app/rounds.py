@@ -41,10 +41,12 @@ class RoundPane:
     """Call `build_buttons` and `build` where they belong, and `wire` inside the page. `skills` are the rounds it lists;
     `name` goes before the ids of its elements."""
 
-    def __init__(self, studio: Studio, name: str, skills: Sequence[str], drawn: Drawn) -> None:
+    def __init__(
+        self, studio: Studio, name: str, skills: Sequence[str], drawn: Drawn, remembered: gr.BrowserState
+    ) -> None:
         self.studio, self.name, self.skills, self.drawn = studio, name, tuple(skills), drawn
         self.desk = gr.State(Desk())
-        self.remembered = gr.BrowserState({"round": None}, storage_key=f"keye-studio-{name}")
+        self.remembered = remembered
         self.start: gr.Button
         self.stop: gr.Button
 
@@ -57,13 +59,9 @@ class RoundPane:
             self.stop = gr.Button(say("stop", lang), variant="stop", visible=False, elem_id=f"kd-{self.name}-stop")
 
     def build(self, lang: Language) -> None:
-        self.progress = gr.HTML("", elem_id=f"kd-{self.name}-progress", elem_classes="kd-bare")
-        self.drafts = gr.HTML(
-            self.drawn(None, None, lang),
-            js_on_load=(_ASSETS / "drafts.js").read_text(encoding="utf-8"),
-            elem_id=f"kd-{self.name}-drafts",
-            elem_classes="kd-bare",
-        )
+        self.progress = bare(f"kd-{self.name}-progress")
+        script = (_ASSETS / "drafts.js").read_text(encoding="utf-8")
+        self.drafts = bare(f"kd-{self.name}-drafts", self.drawn(None, None, lang), js_on_load=script)
         with gr.Row(elem_classes="kd-earlier"):
             self.earlier = gr.Dropdown([], label=say("earlier", lang), elem_id=f"kd-{self.name}-earlier", scale=3)
             self.drop = gr.Button(say("delete", lang), size="sm", elem_id=f"kd-{self.name}-delete", min_width=80)
@@ -164,15 +162,25 @@ class RoundPane:
         runtime = self.studio.runtime
         return runtime.info() if runtime.status().state == "ready" else None
 
-    def demo(self, lang: Language) -> gr.HTML:
-        said = demo_html(self.info(), f"{self.name}_demo", lang)
-        return gr.HTML(said, visible=bool(said))
+    def demo(self, lang: Language) -> str:
+        return demo_html(self.info(), f"{self.name}_demo", lang)
 
 
 def _title(made: Round, names: dict[str, str], lang: Language) -> str:
     about = " + ".join(names.get(clip.video, clip.video[:8]) for clip in made.clips)
     what = "" if made.skill == COMMENT else f"{say(f'skill_{made.skill}', lang)} · "
     return f"{what}{about} · {made.created[:16].replace('T', ' ')}"
+
+
+def memory(name: str) -> gr.BrowserState:
+    """What the browser remembers of a pane. Made outside of the tabs, because what is in a tab is not there before the
+    tab is looked at, and a page that was loaded asks for it at once."""
+    return gr.BrowserState({"round": None}, storage_key=f"keye-studio-{name}")
+
+
+def bare(name: str, html: str = "", **more: Any) -> gr.HTML:
+    """A place for HTML of our own, which takes no room while it is empty."""
+    return gr.HTML(html, elem_id=name, elem_classes="kd-bare", padding=False, apply_default_css=False, **more)
 
 
 def kept(videos: Sequence[Video]) -> list[tuple[str, str]]:

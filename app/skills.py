@@ -13,10 +13,11 @@ import gradio as gr
 from app.ask import AskTab
 from app.drafts import answer_html, clips_html
 from app.i18n import LANGUAGES, Language, language, say, translate
-from app.rounds import PRIVATE, QUIET, Desk, RoundPane, Updates, kept, range_of
+from app.rounds import PRIVATE, QUIET, Desk, RoundPane, Updates, bare, kept, range_of
 from app.session import Session
 from app.studio import USER_ERRORS, Studio
 from app.views import problem_html, thumbnail
+from engine.reasoning.modes import MODES
 from engine.video import PRESETS, Clip, sample
 from finetune.bench.modes import SWITCHES
 from finetune.feedback.comments import Round, RoundClip
@@ -26,23 +27,24 @@ _FIRST = "likes"
 
 
 class SkillsTab:
-    """Builds the tab inside the open tabs of `page` and wires it. Its language is the page's."""
+    """Builds the tab inside the open tabs of `page` and wires it. Its language is the page's; `remembered` is
+    its `app.rounds.memory`."""
 
-    def __init__(self, page: gr.Blocks, studio: Studio, ask: AskTab) -> None:
+    def __init__(self, page: gr.Blocks, studio: Studio, ask: AskTab, remembered: gr.BrowserState) -> None:
         self.studio = studio
         with gr.Tab(say("skill", "en"), id="skills") as self.tab:
-            self.pane = RoundPane(studio, "skill", tuple(SKILLS), answer_html)
+            self.pane = RoundPane(studio, "skill", tuple(SKILLS), answer_html, remembered)
             self._build("en")
         self._wire(page, ask)
 
     def _build(self, lang: Language) -> None:
         self.intro = gr.Markdown(say("skill_intro", lang), elem_id="kd-skill-intro")
-        self.note = gr.HTML("", visible=False, elem_classes="kd-bare", elem_id="kd-skill-demo")
+        self.note = bare("kd-skill-demo")
         self.which = gr.Radio(_skills(lang), value=_FIRST, label=say("skill_which", lang), elem_id="kd-which")
         with gr.Row(elem_classes="kd-main"):
             with gr.Column(scale=5, min_width=300):
-                self.clips = gr.HTML("", elem_classes="kd-bare", elem_id="kd-clips")
-                self.problem = gr.HTML("", elem_classes="kd-bare", elem_id="kd-skill-problem")
+                self.clips = bare("kd-clips")
+                self.problem = bare("kd-skill-problem")
                 self.kept = gr.Dropdown([], multiselect=True, label=say("skill_clips", lang), elem_id="kd-skill-kept")
                 self.upload = gr.UploadButton(
                     say("skill_upload", lang), file_types=["video"], file_count="multiple", elem_id="kd-skill-upload"
@@ -198,7 +200,7 @@ class SkillsTab:
             self.note: self.pane.demo(lang),
             self.which: gr.Radio(_skills(lang), label=say("skill_which", lang)),
             self.context: gr.Accordion(label=say("context", lang)),
-            self.upload: say("skill_upload", lang),
+            self.upload: gr.UploadButton(label=say("skill_upload", lang)),
             self.mode: gr.Radio(_modes(lang), label=say("mode", lang)),
             self.tongue: gr.Radio(label=say("skill_tongue", lang)),
             self.title: gr.Textbox(label=say("title_of", lang)),
@@ -212,7 +214,7 @@ def _skills(lang: Language) -> list[tuple[str, str]]:
 
 
 def _modes(lang: Language) -> list[tuple[str, str]]:
-    return [(say(f"mode_{mode}", lang), mode) for mode in SWITCHES]
+    return [(say(f"mode_{mode}", lang), mode) for mode in MODES if mode in SWITCHES]
 
 
 def _dimensions(which: str, lang: Language, value: str | None = None) -> gr.Textbox:
