@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -23,7 +23,7 @@ Updates = dict[Any, Any]
 Drawn = Callable[[Round | None, Now | None, Language], str]
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
-_CHOICES: dict[str, Choice] = {"picked": "picked", "edited": "edited", "rejected": "rejected"}
+_CHOICES: dict[str, Choice] = {choice: choice for choice in get_args(Choice)}  # what a browser may say
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # handlers belong to this page; they are no public interface
 QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 
@@ -112,14 +112,9 @@ class RoundPane:
     # -- what is shown ------------------------------------------------------------------------------------------
 
     def round_of(self, desk: Desk) -> Round | None:
-        """The round that is looked at; None where there is none any more. FinetuneError where the store fails."""
-        if desk.round is None:
-            return None
-        return next((made for made in (self._find(desk.round),) if made is not None), None)
-
-    def _find(self, round: str) -> Round | None:
+        """The round that is looked at; None where there is none any more, or it cannot be read."""
         try:
-            return self.studio.store.comments.round(round)
+            return self.studio.store.comments.round(desk.round) if desk.round is not None else None
         except USER_ERRORS:
             return None
 
