@@ -8,8 +8,11 @@ import gradio as gr
 
 from app.ask import AskTab
 from app.bench import BenchTab
+from app.comments import CommentTab
 from app.config import AppConfig
 from app.demos import load_demos
+from app.rounds import memory
+from app.skills import SkillsTab
 from app.studio import Studio
 from engine.runtime.choose import make_runtime
 
@@ -20,7 +23,10 @@ def build(studio: Studio) -> gr.Blocks:
     """The page over one studio."""
     with gr.Blocks(title="Keye Studio", fill_width=True) as page:
         ask = AskTab(page, studio, load_demos())
+        comments, skills = memory("comment"), memory("skill")
         with ask.tabs:
+            CommentTab(page, studio, ask, comments)
+            SkillsTab(page, studio, ask, skills)
             BenchTab(page, studio, ask)
     return page
 

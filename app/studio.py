@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from app.commenting import Commenter
 from app.config import AppConfig
 from app.errors import AppError
 from app.jobs import Job, Snapshot
@@ -86,6 +87,7 @@ class Studio:
         self.runtime = runtime
         self.bench = Background()
         self.bench_folder = config.data / "bench"
+        self.comments = Commenter(self.store, self.library, runtime)
         # By conversation: one, or the left and the right of a comparison. Finished ones stay until the next question.
         self._jobs: dict[str, tuple[Job, ...]] = {}
         self._lock = threading.Lock()
@@ -345,6 +347,7 @@ class Studio:
         for job in jobs:
             job.stop()
         self.bench.close()
+        self.comments.close()
         _stop(jobs, 10)
         self.runtime.close()
 

@@ -21,8 +21,8 @@ TABLES = {
 """Each task and the name of its table, subsets/<name>.tsv."""
 
 _YES_NO = ("Pornographic_Comment", "High_Like", "SPU")
-_YES_NO_SUFFIX = "\n请直接给出结论，回答是或者否，不需要做额外分析，并且不许回答不确定"
-_SUFFIX = "\nAnswer the question using a single word or phrase."
+YES_NO_FORM = "\n请直接给出结论，回答是或者否，不需要做额外分析，并且不许回答不确定"
+PHRASE_FORM = "\nAnswer the question using a single word or phrase."
 _NEEDED = ("index", "image_path", "question", "answer")
 
 
@@ -58,7 +58,7 @@ def _item(task: str, number: int, row: TableRow, images: Path) -> Row:
         task=task,
         index=index,
         question=row["question"],
-        prompt=row["question"] + (_YES_NO_SUFFIX if task in _YES_NO else _SUFFIX),
+        prompt=row["question"] + (YES_NO_FORM if task in _YES_NO else PHRASE_FORM),
         answer=row["answer"],
         media=tuple(media),
         category=row.get("category", "").strip(),

@@ -200,5 +200,68 @@ def m005_votes(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m006_comments(db: Database) -> None:
+    """Comments that were written for clips and ready-made questions that were answered (finetune.feedback.comments).
+
+    A round is one request; its clips are kept with it, so that its videos stay as long as it does. A draft is kept
+    when it is whole. A choice is never changed: another one, or none, takes its place, and it keeps when that was."""
+    for statement in (
+        """CREATE TABLE comment_rounds (
+            id TEXT PRIMARY KEY NOT NULL,
+            skill TEXT NOT NULL,
+            language TEXT NOT NULL,
+            wishes TEXT NOT NULL CHECK (json_valid(wishes)),
+            prompt TEXT NOT NULL,
+            mode TEXT NOT NULL,
+            sampling TEXT NOT NULL CHECK (json_valid(sampling)),
+            wanted INTEGER NOT NULL CHECK (wanted > 0),
+            created TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE comment_clips (
+            round_id TEXT NOT NULL REFERENCES comment_rounds(id) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            video TEXT NOT NULL REFERENCES videos(sha256),
+            clip_start REAL,
+            clip_end REAL,
+            PRIMARY KEY (round_id, position)
+        ) STRICT""",
+        """CREATE TABLE comment_drafts (
+            id TEXT PRIMARY KEY NOT NULL,
+            round_id TEXT NOT NULL REFERENCES comment_rounds(id) ON DELETE CASCADE,
+            text TEXT NOT NULL,
+            raw_text TEXT,
+            finish TEXT NOT NULL CHECK (finish IN ('stop', 'length', 'stopped', 'error')),
+            error TEXT,
+            fit INTEGER NOT NULL CHECK (fit IN (0, 1)),
+            moderation TEXT CHECK (moderation IS NULL OR json_valid(moderation)),
+            model TEXT,
+            checkpoint TEXT,
+            adapter TEXT,
+            runtime TEXT,
+            decoding TEXT CHECK (decoding IS NULL OR json_valid(decoding)),
+            usage TEXT CHECK (usage IS NULL OR json_valid(usage)),
+            timings TEXT CHECK (timings IS NULL OR json_valid(timings)),
+            created TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE comment_choices (
+            id TEXT PRIMARY KEY NOT NULL,
+            draft_id TEXT NOT NULL REFERENCES comment_drafts(id) ON DELETE CASCADE,
+            choice TEXT NOT NULL CHECK (choice IN ('picked', 'edited', 'rejected')),
+            text TEXT,
+            created TEXT NOT NULL,
+            revoked TEXT,
+            CHECK ((choice = 'edited') = (text IS NOT NULL))
+        ) STRICT""",
+        "CREATE INDEX comment_rounds_by_skill ON comment_rounds(skill, id)",
+        "CREATE INDEX comment_clips_of_video ON comment_clips(video)",
+        "CREATE INDEX comment_drafts_of_round ON comment_drafts(round_id, id)",
+        "CREATE INDEX comment_choices_of_draft ON comment_choices(draft_id, id)",
+        # One word in force on a draft.
+        "CREATE UNIQUE INDEX comment_choices_in_force ON comment_choices(draft_id) WHERE revoked IS NULL",
+    ):
+        db.execute(statement)
+
+
 STEPS = tuple(step.name for step in migrations.pending(Database(memory=True, execute_plugins=False)))
 """Every step there is, in order."""

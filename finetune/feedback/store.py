@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from engine.events import Finish
 from finetune.errors import FinetuneError
+from finetune.feedback.comments import Comments, forget_unused
 from finetune.feedback.database import File
 from finetune.feedback.drafts import Drafts
 from finetune.feedback.preferences import Preferences
@@ -49,6 +50,7 @@ class Store:
         self.preferences = Preferences(self._file)
         self.votes = Votes(self._file, self.preferences)
         self.drafts = Drafts(self._file, self.preferences)
+        self.comments = Comments(self._file)
         self._recover()
 
     @property
@@ -142,19 +144,15 @@ class Store:
             return [(question, newest.get(question.id)) for question in _questions(db, clean(conversation))]
 
     def delete_conversation(self, conversation: str) -> list[Path]:
-        """Remove it with its questions and answers, and forget the videos that no other conversation refers to.
+        """Remove it with its questions and answers, and forget the videos that no other conversation and no comment
+        refers to.
 
         Returns the paths of those videos: their files are the caller's to delete. Empty if it was deleted before."""
         with self.transaction() as db:
             sql = "SELECT DISTINCT video FROM questions WHERE conversation_id = ? AND video IS NOT NULL ORDER BY video"
             used = [row["video"] for row in db.query(sql, [clean(conversation)])]
             db.execute("DELETE FROM conversations WHERE id = ?", [clean(conversation)])
-            unused = []
-            for sha in used:
-                if _one(db, "SELECT 1 FROM questions WHERE video = ? LIMIT 1", [sha]) is None:
-                    unused.append(Path(_row(db, "SELECT path FROM videos WHERE sha256 = ?", [sha])["path"]))
-                    db.execute("DELETE FROM videos WHERE sha256 = ?", [sha])
-            return unused
+            return forget_unused(db, used)
 
     # -- questions ----------------------------------------------------------------------------------------------
 

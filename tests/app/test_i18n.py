@@ -29,8 +29,14 @@ SPOKEN = (
         for name in ("background", "predictions", "registry", "run", "tables")
     ),
     ROOT / "app" / "bench.py",
+    ROOT / "app" / "commenting.py",
+    ROOT / "finetune" / "skills.py",
+    ROOT / "finetune" / "wishes.py",
 )
 """The files whose sentences reach the page."""
+ASKING = ("skills.py", "wishes.py")
+"""Those of them that also hold what a model is asked, which is said in the language of the question: of these, what is
+raised."""
 
 
 def sentences(file: Path) -> list[str]:
@@ -39,7 +45,10 @@ def sentences(file: Path) -> list[str]:
     skip = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     skip |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     out = []
-    for node in ast.walk(tree):
+    roots: list[ast.AST] = [tree]
+    if file.name in ASKING:
+        roots = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    for node in (node for root in roots for node in ast.walk(root)):
         if id(node) in skip:
             continue
         if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -10,6 +10,7 @@ from sqlite_utils import Database, Migrations
 
 from finetune.errors import FinetuneError
 from finetune.feedback import Runs, Store, database
+from finetune.feedback.comments import RoundClip
 from finetune.feedback.schema import SET, STEPS, migrations
 
 # A file of version 1 as it was dumped when version 1 was made. It is a record: it is never edited, the next version
@@ -245,12 +246,52 @@ INSERT INTO "_sqlite_migrations" VALUES (5, 'keye_studio', 'm005_votes', '2025-0
 INSERT INTO votes VALUES ('v1', 'a1', 'down', '["wrong"]', '[1.5]', '2025-05-01T00:00:00.000Z', NULL);
 """
 )
+# What version 6 added.
+VERSION_6 = (
+    VERSION_5
+    + """
+CREATE TABLE comment_rounds (id TEXT PRIMARY KEY NOT NULL, skill TEXT NOT NULL, language TEXT NOT NULL,
+    wishes TEXT NOT NULL CHECK (json_valid(wishes)), prompt TEXT NOT NULL, mode TEXT NOT NULL,
+    sampling TEXT NOT NULL CHECK (json_valid(sampling)), wanted INTEGER NOT NULL CHECK (wanted > 0),
+    created TEXT NOT NULL) STRICT;
+CREATE TABLE comment_clips (round_id TEXT NOT NULL REFERENCES comment_rounds(id) ON DELETE CASCADE,
+    position INTEGER NOT NULL, video TEXT NOT NULL REFERENCES videos(sha256), clip_start REAL, clip_end REAL,
+    PRIMARY KEY (round_id, position)) STRICT;
+CREATE TABLE comment_drafts (id TEXT PRIMARY KEY NOT NULL,
+    round_id TEXT NOT NULL REFERENCES comment_rounds(id) ON DELETE CASCADE, text TEXT NOT NULL, raw_text TEXT,
+    finish TEXT NOT NULL CHECK (finish IN ('stop', 'length', 'stopped', 'error')), error TEXT,
+    fit INTEGER NOT NULL CHECK (fit IN (0, 1)),
+    moderation TEXT CHECK (moderation IS NULL OR json_valid(moderation)), model TEXT, checkpoint TEXT, adapter TEXT,
+    runtime TEXT, decoding TEXT CHECK (decoding IS NULL OR json_valid(decoding)),
+    usage TEXT CHECK (usage IS NULL OR json_valid(usage)), timings TEXT CHECK (timings IS NULL OR json_valid(timings)),
+    created TEXT NOT NULL) STRICT;
+CREATE TABLE comment_choices (id TEXT PRIMARY KEY NOT NULL,
+    draft_id TEXT NOT NULL REFERENCES comment_drafts(id) ON DELETE CASCADE,
+    choice TEXT NOT NULL CHECK (choice IN ('picked', 'edited', 'rejected')), text TEXT, created TEXT NOT NULL,
+    revoked TEXT, CHECK ((choice = 'edited') = (text IS NOT NULL))) STRICT;
+CREATE INDEX comment_rounds_by_skill ON comment_rounds(skill, id);
+CREATE INDEX comment_clips_of_video ON comment_clips(video);
+CREATE INDEX comment_drafts_of_round ON comment_drafts(round_id, id);
+CREATE INDEX comment_choices_of_draft ON comment_choices(draft_id, id);
+CREATE UNIQUE INDEX comment_choices_in_force ON comment_choices(draft_id) WHERE revoked IS NULL;
+INSERT INTO "_sqlite_migrations" VALUES (6, 'keye_studio', 'm006_comments', '2025-06-01 00:00:00.000000+00:00');
+INSERT INTO comment_rounds VALUES ('0000000000000002', 'comment', 'zh', '{"most": 15}', '写一条评论。', 'no_think',
+    '{}', 4, '2025-06-01T00:00:00.000Z');
+INSERT INTO comment_clips VALUES ('0000000000000002', 0,
+    'cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 1.5, NULL);
+INSERT INTO comment_drafts VALUES ('0000000000000003', '0000000000000002', '好可爱', '好可爱', 'stop', NULL, 1,
+    '{"fit": true}', 'keye-nano', '/m/nano', NULL, 'local', '{"seed": 1}', NULL, NULL, '2025-06-01T00:00:01.000Z');
+INSERT INTO comment_choices VALUES ('0000000000000004', '0000000000000003', 'picked', NULL, '2025-06-01T00:00:02.000Z',
+    NULL);
+"""
+)
 OLD = {
     "m001_conversations": VERSION_1,
     "m002_reasoning": VERSION_2,
     "m003_runs": VERSION_3,
     "m004_preferences": VERSION_4,
     "m005_votes": VERSION_5,
+    "m006_comments": VERSION_6,
 }
 
 
@@ -320,6 +361,18 @@ def test_runs_can_be_kept_in_every_old_file(old: Path) -> None:
     runs.close()
 
 
+def test_comments_can_be_kept_in_every_old_file(old: Path) -> None:
+    store = Store(old)
+    before = store.comments.rounds()
+    clip = RoundClip("c" * 64, 2.0)
+    made = store.comments.begin("comment", "Write one.", [clip], language="en", mode="no_think")
+    assert store.comments.rounds() == [made, *before] and made.clips == (clip,)
+    if before:
+        ((draft,), (place,)) = before[0].drafts, before[0].clips
+        assert (draft.text, draft.choice, draft.fit, place.start) == ("好可爱", "picked", True, 1.5)
+    store.close()
+
+
 def test_opening_again_changes_nothing(old: Path) -> None:
     Store(old).close()
     before = dump(old)
@@ -339,7 +392,7 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 11 and all(strict for _, strict in kinds)
+    assert len(kinds) == 15 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
