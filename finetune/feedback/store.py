@@ -33,6 +33,7 @@ from finetune.feedback.rows import (
     title_of,
     video_of,
 )
+from finetune.feedback.transcripts import Transcripts
 
 
 class Store:
@@ -45,6 +46,7 @@ class Store:
     def __init__(self, path: str | os.PathLike[str], busy_seconds: float = 10.0) -> None:
         self._file = File(path, busy_seconds)
         self.preferences = Preferences(self._file)
+        self.transcripts = Transcripts(self._file)
         self._recover()
 
     @property

@@ -229,11 +229,29 @@ INSERT INTO stages VALUES ('0000000000000001', 'stage0', 0, 'running', NULL, 0.0
     '2025-03-01T00:00:01.000Z', '2025-03-01T00:00:02.000Z');
 INSERT INTO metrics VALUES ('0000000000000001', 'stage0', 25, '{"loss": 3.5}', '2025-03-01T00:00:02.000Z');
 """
+VERSION_7 = (
+    VERSION_4
+    + """
+CREATE TABLE transcripts (
+    video TEXT NOT NULL REFERENCES videos(sha256) ON DELETE CASCADE,
+    by TEXT NOT NULL,
+    source TEXT NOT NULL CHECK (source IN ('speech', 'file')),
+    language TEXT NOT NULL,
+    cues TEXT NOT NULL CHECK (json_valid(cues)),
+    created TEXT NOT NULL,
+    PRIMARY KEY (video, source, by)
+) STRICT;
+INSERT INTO "_sqlite_migrations" VALUES (7, 'keye_studio', 'm007_transcripts', '2025-05-01 00:00:00.000000+00:00');
+INSERT INTO transcripts VALUES ('cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 'whisper-tiny',
+    'speech', 'en', '[[0.5, 1.5, "Meow."]]', '2025-05-01T00:00:00.000Z');
+"""
+)
 OLD = {
     "m001_conversations": VERSION_1,
     "m002_reasoning": VERSION_2,
     "m003_runs": VERSION_3,
     "m004_preferences": VERSION_4,
+    "m007_transcripts": VERSION_7,
 }
 
 
@@ -322,7 +340,7 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 9 and all(strict for _, strict in kinds)
+    assert len(kinds) == 10 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
