@@ -103,7 +103,7 @@ class AskTab:
         parts = (self, self.clip, self.compare)
         everything = [v for part in parts for v in vars(part).values() if isinstance(v, shown)]
         everything = list(dict.fromkeys(everything))
-        problem, settings = self.clip.problem, [self.clip.max_tokens, self.clip.think_budget]
+        problem, settings = self.clip.problem, [self.clip.max_tokens, self.clip.think_budget, self.clip.sound.give]
         talk = [self.chat, self.history, self.question, self.ask_button, self.stop_button, problem]
         how = [self.mode, *self.compare.controls]
         shown_how = [self.session, self.mode, *self.compare.shows, self.ask_button]
@@ -198,6 +198,7 @@ class AskTab:
         blind: bool,
         max_tokens: float,
         think_budget: float,
+        speech: bool,
     ) -> Updates:
         """Keep the question and start its answer, or two; what was typed stays in the box if that is refused."""
         if session.clip is None:
@@ -205,6 +206,7 @@ class AskTab:
         try:
             session = taken(session, mode, on, against, blind)
             manner = Manner(session.mode, int(max_tokens), int(think_budget) or None)
+            session = replace(session, limits=replace(session.limits, speech=bool(speech)))
             clip, limits = session.clip, session.limits
             if session.against is None:
                 conversation, _ = self.studio.ask(session.conversation, text, clip, limits, manner)

@@ -13,6 +13,7 @@ import gradio as gr
 from app.demos import Demo
 from app.i18n import Language, say, translate
 from app.session import Session
+from app.sound import SoundPane
 from app.studio import USER_ERRORS, ClipChoice, Limits, Studio
 from app.views import demos_html, problem_html, strip_html, suggestions_html
 from engine.runtime.base import ModelInfo
@@ -36,6 +37,7 @@ class ClipPane:
         self.studio = studio
         self.demos = {demo.file.name: demo for demo in demos}
         self.session = session
+        self.sound = SoundPane(studio, session)
         self.chips: gr.HTML
 
     # -- components ---------------------------------------------------------------------------------------------
@@ -44,6 +46,7 @@ class ClipPane:
         self.video = gr.Video(label=say("video", lang), sources=["upload"], elem_id="ks-player", buttons=[])
         self.problem = gr.HTML(visible=False, elem_id="ks-problem")
         self.picks = gr.HTML(self._demo_cards(lang), js_on_load=PICK_JS, elem_id="ks-demo-clips")
+        self.sound.build_wave(lang)
         self.span = gr.HTML(
             _span(None, 0.0, lang),
             html_template=(_ASSETS / "range.html").read_text(encoding="utf-8"),
@@ -51,6 +54,7 @@ class ClipPane:
             elem_id="ks-range",
         )
         self.strip = gr.HTML(strip_html(None, (), lang), elem_id="ks-strip")
+        self.sound.build_said(lang)
         with gr.Accordion(say("settings", lang), open=False, elem_id="ks-settings") as self.settings:
             self.fps = gr.Slider(0.1, 10, value=2, step=0.1, label=say("fps", lang))
             self.max_frames = gr.Slider(1, 768, value=16, step=1, label=say("max_frames", lang))
@@ -71,6 +75,7 @@ class ClipPane:
             self.player_copy, [self.session], [self.video, self.problem], **quiet
         )
         self.video.clear(self.drop_video, [self.session], clip, **quiet)
+        self.sound.wire(self.retake, [self.strip, self.problem])
         self.picks.select(self.take_demo, [self.session], clip, **private)
         for release in (self.span.release, *(slider.release for slider in self.limits)):
             release(
@@ -124,7 +129,8 @@ class ClipPane:
     def resample(self, session: Session, span: Any, fps: float, max_frames: float, budget: float) -> Updates:
         """The range or a limit was changed: the frames and their cost anew."""
         try:
-            session = replace(session, limits=self._chosen(fps, max_frames, budget))
+            speech = session.limits.speech
+            session = replace(session, limits=replace(self._chosen(fps, max_frames, budget), speech=speech))
         except USER_ERRORS as error:  # the model could not be loaded
             return self.told(translate(str(error), session.lang))
         if session.clip is None:
@@ -136,9 +142,14 @@ class ClipPane:
             start=start if start > 0.05 else None,
             end=end if end < session.duration - 0.05 else None,
         )
-        session = replace(session, clip=clip)
+        return self.retake(replace(session, clip=clip))
+
+    def retake(self, session: Session) -> Updates:
+        """The frames and their cost for what the session has now."""
+        if session.clip is None:
+            return {self.session: session}
         try:
-            frames = self.studio.frames(clip, session.limits)
+            frames = self.studio.frames(session.clip, session.limits)
         except USER_ERRORS as error:
             return {self.session: session, **self.told(translate(str(error), session.lang))}
         return {

@@ -21,6 +21,7 @@ class AppConfig:
     port: int = 7860
     data: Path = Path("data")  # the store and the videos
     max_upload_gb: float = 4.0
+    asr: Path | None = None  # folder of a Whisper checkpoint that writes down what is said
     password: str | None = None  # asked for (with the user name `keye`) where the page is not on loopback only
 
     @classmethod
@@ -34,6 +35,7 @@ class AppConfig:
         parser.add_argument("--port", type=int, help="port to listen on (default: 7860)")
         parser.add_argument("--data", type=Path, help="folder of the conversations and videos (default: data)")
         parser.add_argument("--max-upload-gb", type=float, help="largest upload (default: 4)")
+        parser.add_argument("--asr", metavar="DIR", type=Path, help="a Whisper checkpoint that writes down speech")
         parser.add_argument("--password", help="ask for this password (user name: keye)")
         given = vars(parser.parse_args(argv))
         values = {}
@@ -49,6 +51,7 @@ class AppConfig:
                     **values,
                     "port": int(values.get("port", cls.port)),
                     "data": Path(values.get("data", cls.data)),
+                    "asr": Path(values["asr"]).expanduser() if "asr" in values else None,
                     "max_upload_gb": float(values.get("max_upload_gb", cls.max_upload_gb)),
                 }
             )

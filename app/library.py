@@ -14,9 +14,12 @@ from engine.errors import EngineError
 from engine.video import VideoInfo, content_hash, probe
 from engine.video.proxy import make_player_copy, plays_in_browsers
 
+_BESIDE = (".player.mp4", ".sound.json", ".part")  # what lies beside a video and is none
+
 
 class Library:
-    """A folder of videos. Files are `<sha256><suffix>`; player copies are `<sha256>.player.mp4`."""
+    """A folder of videos. Files are `<sha256><suffix>`; player copies are `<sha256>.player.mp4`, and what was measured
+    of the sound is in `<sha256>.sound.json`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +51,7 @@ class Library:
 
     def find(self, sha: str) -> Path | None:
         """The kept file with this content, if it is still there."""
-        files = (f for f in self.folder.glob(f"{sha}.*") if not f.name.endswith((".player.mp4", ".part")))
+        files = (f for f in self.folder.glob(f"{sha}.*") if not f.name.endswith(_BESIDE))
         return next(files, None)
 
     def player_file(self, sha: str) -> Path | None:

@@ -13,12 +13,14 @@ from pathlib import Path
 from app.commenting import Commenter
 from app.config import AppConfig
 from app.errors import AppError
+from app.hearing import Hearing, speech_model
 from app.jobs import Job, Snapshot
 from app.library import Library, disk_problem
 from app.said import Said, said_of
 from app.steps import to_row
 from engine.errors import EngineError
 from engine.events import Done, Event, Progress
+from engine.prompt import interleaved, joined
 from engine.reasoning.loop import reason
 from engine.reasoning.modes import MODES, ModeName, mode_of
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
@@ -40,6 +42,7 @@ class Limits:
     fps: float | None = None
     max_frames: int | None = None
     budget: int | None = None
+    speech: bool = False  # what is said goes to the model with the frames, where it is known
 
     def apply(self, sampling: Sampling) -> Sampling:
         return sampling.with_limits(fps=self.fps, max_frames=self.max_frames, budget=self.budget)
@@ -85,6 +88,7 @@ class Studio:
         self.library = Library(config.data / "videos")
         self.store = Store(config.data / "studio.sqlite")
         self.runtime = runtime
+        self.hearing = Hearing(self.store, self.library, speech_model(config))
         self.bench = Background()
         self.bench_folder = config.data / "bench"
         self.comments = Commenter(self.store, self.library, runtime)
@@ -112,8 +116,22 @@ class Studio:
         cancelled: Callable[[], bool] | None = None,
     ) -> Frames:
         """The frames the model gets of a clip: what the strip shows and what a question sends, the same objects."""
+        return joined(self.parts(clip, limits, progress, cancelled), limits.apply(self.runtime.info().sampling))
+
+    def parts(
+        self,
+        clip: ClipChoice,
+        limits: Limits,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> tuple[Part, ...]:
+        """What a question sends of a clip: its frames, with what is said between them where that is wanted."""
         chosen = Clip(self._file(clip.sha256), clip.start, clip.end)
-        return sample(chosen, limits.apply(self.runtime.info().sampling), progress=progress, cancelled=cancelled)
+        sampling = limits.apply(self.runtime.info().sampling)
+        cues = self.hearing.cues(clip.sha256) if limits.speech else ()
+        if cues:
+            return interleaved(chosen, cues, sampling, progress=progress, cancelled=cancelled)
+        return (sample(chosen, sampling, progress=progress, cancelled=cancelled),)
 
     def _file(self, sha256: str) -> Path:
         file = self.library.find(sha256)
@@ -278,7 +296,9 @@ class Studio:
             decoding = replace(decoding, max_tokens=manner.max_tokens)
         if manner.temperature is not None:
             decoding = replace(decoding, greedy=False, temperature=manner.temperature, seed=None)
-        self.store.update_answer(answer, **_provenance(info, decoding, frames, manner.think_budget))
+        said = self.hearing.transcript(clip.sha256) if limits.speech else None
+        facts = _provenance(info, decoding, frames, manner.think_budget, said.by if said else None)
+        self.store.update_answer(answer, **facts)
         mode, budget = MODES[manner.mode], manner.think_budget
         yield from reason(self.runtime, messages, decoding, stop, mode, think_budget=budget)
 
@@ -299,7 +319,7 @@ class Studio:
             parts: list[Part] = [turn.question.text]
             if asked != sent:
                 try:
-                    parts.insert(0, self.frames(*asked, cancelled=stop.is_set))
+                    parts = [*self.parts(*asked, cancelled=stop.is_set), *parts]
                 except Cancelled:
                     raise
                 except (EngineError, AppError):
@@ -307,9 +327,9 @@ class Studio:
                 sent = asked
             messages.append(Message("user", tuple(parts)))
             messages.append(Message("assistant", (turn.answer.text,)))
-        frames = self.frames(clip, limits, cancelled=stop.is_set)
-        messages.append(Message("user", (text,) if sent == (clip, limits) else (frames, text)))
-        return messages, frames
+        shown = self.parts(clip, limits, cancelled=stop.is_set)
+        messages.append(Message("user", (text,) if sent == (clip, limits) else (*shown, text)))
+        return messages, joined(shown, limits.apply(self.runtime.info().sampling))
 
     def _save(self, answer: str, now: Snapshot) -> None:
         steps = to_row(now.steps) if now.steps else None
@@ -348,6 +368,7 @@ class Studio:
             job.stop()
         self.bench.close()
         self.comments.close()
+        self.hearing.close()
         _stop(jobs, 10)
         self.runtime.close()
 
@@ -360,7 +381,9 @@ def _stop(jobs: Sequence[Job], seconds: float) -> None:
         job.join(seconds)
 
 
-def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames, think_budget: int | None) -> AnswerFacts:
+def _provenance(
+    info: ModelInfo, decoding: Decoding, frames: Frames, think_budget: int | None, said_by: str | None
+) -> AnswerFacts:
     """What an answer came from, as the store keeps it."""
     return {
         "model": info.name,
@@ -373,6 +396,7 @@ def _provenance(info: ModelInfo, decoding: Decoding, frames: Frames, think_budge
             "kinds": list(frames.kinds),
             "tokens": list(frames.tokens),
             "budget": frames.sampling.budget,
+            **({"said_by": said_by} if said_by else {}),
         },
     }
 

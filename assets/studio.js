@@ -10,6 +10,8 @@
     if (box.bottom < 0 || box.top > innerHeight) video.scrollIntoView({ behavior: 'smooth', block: 'center' });
   }
 
+  window.keyeSeek = seek;
+
   // One listener for the whole page, in the capture phase: Gradio opens links of a chat in a new tab otherwise.
   document.addEventListener('click', event => {
     const link = event.target.closest('a[href*="#t="]');

@@ -1,6 +1,7 @@
 """The engine from a shell.
 
     python -m engine probe VIDEO [--json]
+    python -m engine hear VIDEO [--asr DIR] [--vtt FILE] [--json]
     python -m engine ask VIDEO "What happens?" [--mode think] [--model DIR] [--runtime local|sglang|URL] [--json]
     python -m engine serve [--model DIR] [--port N] [SGLang's own options, such as --tp 4]
 
@@ -34,6 +35,7 @@ from engine.events import (
     ToolCall,
     ToolResult,
 )
+from engine.timed import Timed
 from engine.video import Clip, Sampling, VideoInfo, describe, probe, sample, sampling_for
 
 if TYPE_CHECKING:
@@ -89,6 +91,18 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--runtime", metavar="WHERE", help="local, sglang or http://host:port (default: what is there)")
     ask.set_defaults(run=_ask)
 
+    ask.add_argument("--asr", type=Path, metavar="DIR", help="a Whisper checkpoint: the model is given what is said")
+    ask.add_argument("--subtitles", type=Path, metavar="FILE", help="an .srt or .vtt file, given in the same way")
+
+    hear = commands.add_parser("hear", help="how a video sounds, and with a speech model what is said in it")
+    hear.add_argument("video", type=Path, help="a video file")
+    hear.add_argument("--asr", type=Path, metavar="DIR", help="folder of a Whisper checkpoint")
+    hear.add_argument("--language", metavar="CODE", help="what is spoken, such as en or zh (default: it finds out)")
+    hear.add_argument("--device", help="cpu, cuda, cuda:1 … (default: what is there)")
+    hear.add_argument("--vtt", type=Path, metavar="FILE", help="write what is said as subtitles")
+    hear.add_argument("--json", action="store_true", help="print JSON")
+    hear.set_defaults(run=_hear)
+
     serve = commands.add_parser(
         "serve",
         help="serve the model to other programs with SGLang",
@@ -138,6 +152,56 @@ def _readable(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _hear(arguments: argparse.Namespace) -> int:
+    from engine.sound import measure, with_transcript, write_vtt
+    from engine.sound.speech import SpeechModel
+
+    if arguments.vtt is not None and arguments.asr is None:
+        raise EngineError("--vtt writes what a speech model heard; give its folder with --asr.")
+    info = probe(arguments.video)
+    cues: tuple[Timed, ...] = ()
+    facts: dict[str, Any] = {}
+    if arguments.asr is not None:
+        heard = SpeechModel(arguments.asr, arguments.device, arguments.language).transcribe(arguments.video, info)
+        cues = heard.cues
+        facts = {"by": heard.by, "language": heard.language, "said": [[c.start, c.end, c.text] for c in cues]}
+    sound = measure(arguments.video, info)
+    if cues:
+        sound = with_transcript(sound, cues)
+    if arguments.vtt is not None:
+        try:
+            arguments.vtt.write_text(write_vtt(cues), "utf-8")
+        except OSError as error:
+            raise EngineError(f"{arguments.vtt} cannot be written ({error.strerror}); name another file.") from None
+    if arguments.json:
+        print(json.dumps({**sound.to_dict(), **facts}, ensure_ascii=False))
+        return 0
+    if sound.channels:
+        print(f"{arguments.video}: {sound.loudness:.1f} dBFS, peak {sound.peak:.1f}")
+    if sound.note:
+        print(sound.note)
+    for span in sound.spans:
+        print(f"  {span.start:8.2f} – {span.end:8.2f} s  {span.kind}")
+    for cue in cues:
+        print(f"  {cue.start:8.2f} – {cue.end:8.2f} s  {cue.text}")
+    return 0
+
+
+def _said(arguments: argparse.Namespace, info: VideoInfo) -> tuple[Timed, ...]:
+    """What is said in the video, from the file or the speech model that was named."""
+    if arguments.subtitles is not None and arguments.asr is not None:
+        raise EngineError("Both --subtitles and --asr say what is said; give one of them.")
+    if arguments.subtitles is not None:
+        from engine.sound import load_subtitles
+
+        return load_subtitles(arguments.subtitles)
+    if arguments.asr is not None:
+        from engine.sound.speech import SpeechModel
+
+        return SpeechModel(arguments.asr, arguments.device).transcribe(arguments.video, info).cues
+    return ()
+
+
 def _ask(arguments: argparse.Namespace) -> int:
     from engine.reasoning.modes import mode_of
     from engine.runtime.choose import make_runtime
@@ -150,14 +214,16 @@ def _ask(arguments: argparse.Namespace) -> int:
     if arguments.think_budget is not None and arguments.think_budget < 1:
         raise EngineError(f"--think-budget is {arguments.think_budget}; give at least 1, or take --mode no_think.")
     info = probe(arguments.video)  # before the model: a bad file is told at once
+    cues = _said(arguments, info)
     runtime = make_runtime(arguments.runtime, arguments.model, arguments.device)
     try:
-        return _answer(runtime, arguments, info)
+        return _answer(runtime, arguments, info, cues)
     finally:
         runtime.close()
 
 
-def _answer(runtime: Runtime, arguments: argparse.Namespace, info: VideoInfo) -> int:
+def _answer(runtime: Runtime, arguments: argparse.Namespace, info: VideoInfo, cues: tuple[Timed, ...]) -> int:
+    from engine.prompt import interleaved
     from engine.reasoning.loop import reason
     from engine.reasoning.modes import mode_of
     from engine.runtime.base import Message
@@ -171,13 +237,12 @@ def _answer(runtime: Runtime, arguments: argparse.Namespace, info: VideoInfo) ->
         decoding = replace(decoding, max_tokens=arguments.max_tokens)
     decoding = replace(decoding, greedy=decoding.greedy or arguments.greedy, seed=arguments.seed)
 
-    frames = sample(
-        Clip(arguments.video, arguments.start, arguments.end), _sampling(arguments, model.sampling), info=info
-    )
+    clip = Clip(arguments.video, arguments.start, arguments.end)
+    shown = interleaved(clip, cues, _sampling(arguments, model.sampling), info=info)
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())  # Ctrl-C ends the answer, not the program
     code = 0
-    question = [Message("user", (frames, arguments.question))]
+    question = [Message("user", (*shown, arguments.question))]
     for event in reason(
         runtime, question, decoding, stop, mode_of(arguments.mode), think_budget=arguments.think_budget
     ):

@@ -18,6 +18,7 @@ import numpy as np
 
 from engine.errors import EngineError
 from engine.events import ToolCall, ToolResult
+from engine.prompt import joined
 from engine.reasoning import operations as op
 from engine.reasoning.modes import CALL_CLOSE, CALL_OPEN, CODE_CLOSE, CODE_OPEN, RESULT_CLOSE, RESULT_OPEN
 from engine.reasoning.operations import Box, ToolError, fitted, within
@@ -122,7 +123,10 @@ class Workbench:
     def __init__(self, messages: Sequence[Message]) -> None:
         media = [part for message in messages if message.role == "user" for part in message.parts]
         clips = [part for part in media if isinstance(part, Frames)]
-        self._frames = clips[-1] if clips else None
+        # A clip between whose frames stands what is said comes in parts; they are looked at as one.
+        parts = [one for one in clips if one.clip.path == clips[-1].clip.path and one.start == clips[-1].start]
+        whole = bool(clips) and clips[-1].clip.zero is not None
+        self._frames = (joined(parts) if whole else clips[-1]) if clips else None
         self._pictures = [part for part in media if isinstance(part, np.ndarray)]
         # A picture in a thought costs at most what a frame of the clip may cost.
         tokens = self._frames.sampling.max_frame_tokens if self._frames else 0

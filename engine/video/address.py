@@ -2,7 +2,8 @@
 
     file:///videos/a.mp4#t=2.0,9.5&fps=1.0&max_frames=16&budget=512
 
-The time range is the W3C's media fragment `t` in seconds; beside it stands any field of `Sampling`. A fragment never
+The time range is the W3C's media fragment `t` in seconds; beside it stand `zero`, where the model's times count from,
+and any field of `Sampling`. A fragment never
 leaves the client of an HTTP server, so the same form serves for http and data URLs."""
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def clip_url(clip: Clip, sampling: Sampling, source: str | None = None) -> str:
         # repr: the shortest text that reads back as the same number, so that both sides pick the same frames.
         pieces.append(f"t={'' if clip.start is None else repr(float(clip.start))}")
         pieces[-1] += "" if clip.end is None else f",{float(clip.end)!r}"
+    if clip.zero is not None:
+        pieces.append(f"zero={float(clip.zero)!r}")
     for name in _FIELDS:
         value = getattr(sampling, name)
         pieces.append(f"{name}={quote(str(value).lower() if isinstance(value, bool) else str(value), safe='')}")
@@ -48,19 +51,21 @@ def read_clip_url(url: str, sampling: Sampling, **limits: float | None) -> tuple
         for piece in fragment.split("&"):
             name, _, value = piece.partition("=")
             given[name] = unquote(value)
-        unknown = [name for name in given if name != "t" and name not in _FIELDS]
+        unknown = [name for name in given if name not in ("t", "zero", *_FIELDS)]
         if unknown and "://" not in where and not where.startswith("data:"):
             where, given = url, {}
         elif unknown:
-            known = ", ".join(("t", *_FIELDS))
+            known = ", ".join(("t", "zero", *_FIELDS))
             raise EngineError(f"The video's address has an unknown field {unknown[0]!r:.60}; known: {known}.")
     else:
         where = url
     start, end = _range(given.pop("t", None))
+    zero = given.pop("zero", None)
     fields = {name: _value(name, text) for name, text in given.items()}
     asked = {name: fields.pop(name, limits.get(name)) for name in _LIMITS}
     changed = dataclasses.replace(sampling.with_limits(**asked), **fields)
-    return where, Clip(Path(local_path(where) or where[:200]), start, end), changed
+    clip = Clip(Path(local_path(where) or where[:200]), start, end, None if zero is None else _number("zero", zero))
+    return where, clip, changed
 
 
 def local_path(where: str) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
@@ -61,6 +62,32 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
 
     Other streams are discarded while demuxing. Raises EngineError when the file is not a video that can be decoded."""
     file = regular_file(path)
+    with _opened(file) as container:
+        stream = _pictures(container, file)
+        _only(container, stream)
+        context = stream.codec_context
+        context.thread_type = "AUTO"
+        context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may grow in the middle of a file
+        yield container, stream
+
+
+@contextmanager
+def open_sound(path: str | Path) -> Iterator[tuple[InputContainer, AudioStream | None]]:
+    """Open a local video file for what is heard: the container and its (best) sound track, None where it has none.
+
+    Raises EngineError when the file is not a video, or its sound is coded in an unknown way."""
+    file = regular_file(path)
+    with _opened(file) as container:
+        stream = container.streams.best("audio")
+        if stream is not None and stream.codec_context is None:
+            raise EngineError(f"The sound of {file.name} is coded in a way this studio has no decoder for.")
+        _only(container, stream)
+        yield container, stream
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         container: Any = av.open(
             # The prefix keeps a name such as "concat:a|b" or "http:x" from being read as a protocol.
@@ -75,15 +102,14 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]
     except (*DECODE_ERRORS, UnicodeError) as error:
         raise EngineError(_refusal(file, error)) from None
     with container:
-        stream = _pictures(container, file)
-        for other in container.streams:
-            if other is not stream:
-                other.discard = Discard.all
-        context = stream.codec_context
-        context.thread_type = "AUTO"
-        context.thread_count = min(os.cpu_count() or 1, MAX_THREADS)
-        context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may grow in the middle of a file
-        yield container, stream
+        yield container
+
+
+def _only(container: Any, stream: Any) -> None:
+    """Leave every other stream out while demuxing."""
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
 
 
 def _pictures(container: Any, file: Path) -> VideoStream:

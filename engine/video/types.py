@@ -27,11 +27,13 @@ class Cancelled(EngineError):
 class Clip:
     """A video file and a time range of it, in seconds after the file's first frame.
 
-    `start` None means the first frame, `end` None means the last."""
+    `start` None means the first frame, `end` None means the last. `zero` is the second of the file from which the
+    model's times count; None means `start`, and another one says that this is a later part of a longer clip."""
 
     path: Path
     start: float | None = None
     end: float | None = None
+    zero: float | None = None
 
 
 @dataclass(frozen=True)
@@ -201,4 +203,5 @@ class Frames:
     @property
     def start(self) -> float:
         """The second of the file that the model counts as zero."""
-        return self.clip.start if self.clip.start is not None else 0.0
+        first = self.clip.zero if self.clip.zero is not None else self.clip.start
+        return first if first is not None else 0.0

@@ -19,13 +19,13 @@ from engine.reasoning.final_answer import final_answer
 from engine.reasoning.loop import reason
 from engine.reasoning.modes import BENCHMARK, MODES
 from engine.runtime.base import Message, Part, Runtime
+from engine.timed import Timed, sayable
 from engine.video import Cancelled, Clip, sample
 from finetune.bench.predictions import Predictions
 from finetune.bench.run import fingerprint
-from finetune.data.formats import sayable
 from finetune.data.frames import every, picture, span
 from finetune.data.itemfile import from_json
-from finetune.data.items import Caption, Item, Medium, Timed
+from finetune.data.items import Caption, Item, Medium
 from finetune.data.report import Report
 from finetune.errors import FinetuneError
 

@@ -223,7 +223,7 @@ def _shown(plan: Plan, example: Example) -> dict[str, Any]:
         elif part.kind == "image":
             media.append(plan.folder / part.path)
         else:
-            media.append(Clip(plan.folder / part.path, part.start, part.end))
+            media.append(Clip(plan.folder / part.path, part.start, part.end, part.zero))
     return {**to_row(example), "media": media}
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from engine.timed import CLIP_TIME, clip_time, sayable
 from finetune.errors import FinetuneError
 
 GRID = 1000
@@ -61,7 +62,7 @@ class ClipTime:
 Mark = Points | Boxes | Polygons | Reading | ClipTime
 
 _TAGS = {name: (f"<|{name}_start|>", f"<|{name}_end|>") for name in
-         ("object_ref", "point", "box", "polygon", "ocr_text", "clip_time")}  # fmt: skip
+         ("object_ref", "point", "box", "polygon", "ocr_text")} | {"clip_time": CLIP_TIME}  # fmt: skip
 
 
 # -- writing --------------------------------------------------------------------------------------------------------
@@ -74,11 +75,12 @@ def write(mark: Mark) -> str:
         where = _in("box", _rows(map(_box, mark.boxes))) if mark.boxes else ""
         return _in("ocr_text", _said(mark.text)) + where
     if isinstance(mark, ClipTime):
-        start, end = f"{mark.start:.1f}", f"{mark.end:.1f}"
         if not 0 <= mark.start <= mark.end < 1e6:
-            raise FinetuneError(f"A clip cannot last from {start} to {end} s; give a start before its end.")
+            raise FinetuneError(
+                f"A clip cannot last from {mark.start:.1f} to {mark.end:.1f} s; give a start before its end."
+            )
         said = write(mark.text) if isinstance(mark.text, Reading) else _said(mark.text) if mark.text else ""
-        return _in("clip_time", f"[{start}, {end}]") + (f" {said}" if said else "")
+        return clip_time(mark.start, mark.end, said)
     if len(mark.name) > 2000 or "\n" in mark.name:
         raise FinetuneError(f"{mark.name!r:.60} is no name; a name is one line of at most 2000 characters.")
     name = _in("object_ref", _said(mark.name)) if mark.name else ""
@@ -126,11 +128,6 @@ def _said(text: str) -> str:
     if not sayable(text):
         raise FinetuneError(f"{text!r:.60} cannot be written between marks; it is blank or holds a control token.")
     return text
-
-
-def sayable(text: str) -> bool:
-    """Whether a text can stand between marks: not blank, no blanks at its ends, no control token within."""
-    return bool(text) and text == text.strip() and "<|" not in text and "|>" not in text and len(text) < LONGEST // 2
 
 
 # -- reading --------------------------------------------------------------------------------------------------------

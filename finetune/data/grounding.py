@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from finetune.data.formats import Box, Boxes, Mark, Point, Points, Polygons, clockwise, sayable, to_grid, write
+from engine.timed import sayable
+from finetune.data.formats import Box, Boxes, Mark, Point, Points, Polygons, clockwise, to_grid, write
 from finetune.data.items import Item, Region
 from finetune.data.report import Report
 from finetune.data.rowfile import Example, asked

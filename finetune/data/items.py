@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from engine.timed import Timed, in_order
 from finetune.bench.lines import clean
 
 Kind = Literal["image", "video"]
@@ -31,20 +32,12 @@ class Medium:
     end: float | None = None
     fps: float | None = None  # frames to take per second; None leaves it to the model
     max_frames: int | None = None
+    zero: float | None = None  # the second of the file from which times count; None is `start`
 
     def to_row(self) -> str | dict[str, Any]:
         """As a row names it: the path alone, or an object where there is more to say."""
         facts = {k: v for k, v in dataclasses.asdict(self).items() if k != "kind" and v is not None}
         return self.path if len(facts) == 1 else facts
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What is said, seen or read from `start` to `end`, seconds of the file."""
-
-    start: float
-    end: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -116,11 +109,6 @@ def read_facts(item: Item, facts: dict[str, Any], tell: Problems) -> Item:
         changes["regions"] = tuple(_regions(entries, facts.get("width"), facts.get("height"), tell))
         changes["counts"] = _counts(entries)
     return dataclasses.replace(item, **{name: value for name, value in changes.items() if value})
-
-
-def in_order(cues: Iterable[Timed]) -> tuple[Timed, ...]:
-    """Cues by their start, without blank ones and repetitions."""
-    return tuple(sorted({cue for cue in cues if cue.text}, key=lambda cue: (cue.start, cue.end, cue.text)))
 
 
 def _list(facts: dict[str, Any], name: str, tell: Problems) -> list[Any]:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from finetune.data.formats import ClipTime, Reading, sayable, write
+from engine.timed import sayable
+from finetune.data.formats import ClipTime, Reading, write
 from finetune.data.items import Item, Medium
 from finetune.data.report import Report
 from finetune.data.rowfile import Category, Example, Part, Turn, asked

@@ -7,8 +7,9 @@ line ends next to a mark belong to the mark. Beside them a row may have an `id`,
 `"learn": "last"` where only the last answer is to be learnt.
 
 A video is a path, or an object: `path` (or `video`), `start` and `end` in seconds (or `video_start`, `video_end`),
-`fps`, `max_frames` and `budget`. A relative path starts at the file's folder and stays inside it, so that a folder of
-data can be moved as one; whoever wants a file elsewhere names it absolutely."""
+`zero` (the second from which times count, where that is not `start`), `fps`, `max_frames` and `budget`. A relative
+path starts at the file's folder and stays inside it, so that a folder of data can be moved as one; whoever wants a file
+elsewhere names it absolutely."""
 
 from __future__ import annotations
 
@@ -270,7 +271,7 @@ def _footage(item: Any, folder: Path) -> Footage:
     if "url" in fields:
         return _from_url(fields["url"], folder)
     start, end = (_number(fields, name, f"video_{name}") for name in ("start", "end"))
-    clip = Clip(_path(fields.get("path", fields.get("video")), folder), start, end)
+    clip = Clip(_path(fields.get("path", fields.get("video")), folder), start, end, _number(fields, "zero"))
     return _sensible(Footage(clip, _number(fields, "fps"), _whole(fields, "max_frames"), _whole(fields, "budget")))
 
 
@@ -287,7 +288,7 @@ def _from_url(url: Any, folder: Path) -> Footage:
     said.pop("min_frames", None)  # goes down with max_frames
     if odd := sorted(set(said) - {"fps", "max_frames", "budget"}):
         raise BadRow("names a picture or video in a way that is unknown", f"{odd[0]} in the address")
-    return _sensible(Footage(Clip(_path(where, folder), clip.start, clip.end), **said))
+    return _sensible(Footage(replace(clip, path=_path(where, folder)), **said))
 
 
 def _number(fields: dict[str, Any], *names: str) -> float | None:

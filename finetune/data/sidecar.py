@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pysubs2
-
+from engine.sound.subtitles import read_subtitles
 from finetune.bench.lines import clean, read_lines
-from finetune.data.items import Item, Problems, Timed, in_order, read_facts
+from finetune.data.items import Item, Problems, read_facts
 from finetune.errors import FinetuneError
 
 SUFFIXES = (".txt", ".json", ".srt", ".vtt")
@@ -62,19 +61,6 @@ def _object(text: str) -> dict[str, Any] | str:
     except (ValueError, RecursionError):
         return "the file is not JSON"
     return value if isinstance(value, dict) else "the file holds no JSON object"
-
-
-def read_subtitles(text: str, form: str) -> tuple[Timed, ...]:
-    """The cues of an srt or vtt text in the order of their starts, without markup; () where there are none."""
-    try:
-        events = pysubs2.SSAFile.from_string(text, format_=form)
-    except Exception:  # the library raises a dozen kinds for texts that are no subtitles
-        return ()
-    return in_order(
-        Timed(event.start / 1000, event.end / 1000, " ".join(event.plaintext.split()))
-        for event in events
-        if not event.is_comment and 0 <= event.start <= event.end
-    )
 
 
 def read_captions(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:

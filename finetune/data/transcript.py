@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import EngineError
-from finetune.data.formats import ClipTime, sayable, write
+from engine.timed import MOST_STRETCHES, Stretch, Timed, said, sayable, stretches
 from finetune.data.frames import span
-from finetune.data.items import Item, Medium, Timed
+from finetune.data.items import Item, Medium
 from finetune.data.report import Report
 from finetune.data.rowfile import Example, Part, Turn, asked
 from finetune.data.wording import question
-
-SHORTEST = 2.0
-"""Seconds of a stretch of frames: four frames, the fewest that the model takes of a clip, at its two per second."""
-
-MOST_STRETCHES = 32
-"""Stretches of frames in one row; a longer video becomes several rows."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Frames from `start` to `end`, and what has been said when they end. The last one of a video may hold no cue."""
-
-    start: float
-    end: float
-    cues: tuple[Timed, ...]
-
-
-def stretches(cues: Sequence[Timed], start: float, end: float, shortest: float = SHORTEST) -> list[Stretch]:
-    """Cut the frames from `start` to `end` where a cue has been said: the frames up to its end come first, then the
-    cue, so that nothing is told before it is heard. Cues come in the order of their ends; those that end within
-    `shortest` seconds of the cut before them wait for the next one. Cues outside the range are left out."""
-    out: list[Stretch] = []
-    waiting: list[Timed] = []
-    cut = start
-    inside = [cue for cue in cues if cue.start < end and cue.end > start]
-    for cue in sorted(inside, key=lambda cue: (cue.end, cue.start)):
-        waiting.append(cue)
-        said = min(cue.end, end)
-        if said - cut >= shortest:
-            out.append(Stretch(cut, said, tuple(waiting)))
-            waiting, cut = [], said
-    if waiting and out and end - cut < shortest:
-        last = out.pop()
-        out.append(Stretch(last.start, end, (*last.cues, *waiting)))
-    elif waiting or end - cut >= shortest:
-        out.append(Stretch(cut, end, tuple(waiting)))
-    return out
 
 
 def _spans(items: Sequence[Item], folder: Path, report: Report) -> Iterator[tuple[Item, Medium, float, float]]:
@@ -92,25 +55,21 @@ def transcripts(items: Sequence[Item], folder: Path) -> tuple[list[Example], Rep
 
 def _examples(item: Item, medium: Medium, found: Sequence[Stretch], caption: str) -> list[Example]:
     source = f"{item.id} with its transcript"
+    zero = medium.start or 0.0  # frames and cues count from the same second, so that a cue's time means a frame
     if caption:
         parts: list[Part] = []
         for stretch in found:
             parts += [
-                replace(medium, start=stretch.start, end=stretch.end),
-                f"{said(stretch.cues, medium.start or 0.0)}\n",
+                replace(medium, start=stretch.start, end=stretch.end, zero=zero),
+                f"{said(stretch.cues, zero)}\n",
             ]
         return [asked("video", source, (*parts, question("transcript", item)), caption)]
     turns: list[Turn] = []
     for stretch in found:
         if stretch.cues:
-            clip = replace(medium, start=stretch.start, end=stretch.end)
-            turns += [Turn("user", (clip,)), Turn("assistant", (said(stretch.cues, medium.start or 0.0),))]
+            clip = replace(medium, start=stretch.start, end=stretch.end, zero=zero)
+            turns += [Turn("user", (clip,)), Turn("assistant", (said(stretch.cues, zero),))]
     return [Example("video", source, tuple(turns))] if turns else []
-
-
-def said(cues: Sequence[Timed], zero: float = 0.0) -> str:
-    """Cues as 1.5 writes them, one a line; times count from the second `zero`."""
-    return "\n".join(write(ClipTime(max(cue.start - zero, 0.0), max(cue.end - zero, 0.0), cue.text)) for cue in cues)
 
 
 def events(items: Sequence[Item], folder: Path) -> tuple[list[Example], Report]:

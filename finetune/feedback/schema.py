@@ -263,5 +263,24 @@ def m006_comments(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m007_transcripts(db: Database) -> None:
+    """What is said in a video, by whom it was heard or given (finetune.feedback.transcripts): one of each for a video.
+
+    `by` names a speech model, or the file that somebody gave beside the clip. The one that was kept last is used."""
+    for statement in (
+        """CREATE TABLE transcripts (
+            video TEXT NOT NULL REFERENCES videos(sha256) ON DELETE CASCADE,
+            by TEXT NOT NULL,
+            source TEXT NOT NULL CHECK (source IN ('speech', 'file')),
+            language TEXT NOT NULL,
+            cues TEXT NOT NULL CHECK (json_valid(cues)),
+            created TEXT NOT NULL,
+            PRIMARY KEY (video, source, by)
+        ) STRICT""",
+    ):
+        db.execute(statement)
+
+
 STEPS = tuple(step.name for step in migrations.pending(Database(memory=True, execute_plugins=False)))
 """Every step there is, in order."""

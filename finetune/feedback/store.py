@@ -35,6 +35,7 @@ from finetune.feedback.rows import (
     title_of,
     video_of,
 )
+from finetune.feedback.transcripts import Transcripts
 from finetune.feedback.votes import Votes
 
 
@@ -51,6 +52,7 @@ class Store:
         self.votes = Votes(self._file, self.preferences)
         self.drafts = Drafts(self._file, self.preferences)
         self.comments = Comments(self._file)
+        self.transcripts = Transcripts(self._file)
         self._recover()
 
     @property

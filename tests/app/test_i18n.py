@@ -16,10 +16,12 @@ TABLE: dict[str, str] = json.loads((ROOT / "assets" / "sentences.zh.json").read_
 SPOKEN = (
     *sorted((ROOT / "engine" / "video").glob("*.py")),
     *sorted((ROOT / "engine" / "runtime").glob("*.py")),
+    *sorted((ROOT / "engine" / "sound").glob("*.py")),
     ROOT / "engine" / "keye" / "loading.py",
     ROOT / "engine" / "pictures.py",
     *(ROOT / "engine" / "reasoning" / f"{name}.py" for name in ("loop", "sandbox")),
     ROOT / "app" / "studio.py",
+    ROOT / "app" / "hearing.py",
     ROOT / "app" / "library.py",
     ROOT / "app" / "compare.py",
     ROOT / "app" / "votes.py",

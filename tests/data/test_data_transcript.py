@@ -70,8 +70,8 @@ def test_without_a_caption_every_stretch_is_answered_with_its_words(video):
         "<|clip_time_start|>[3.0, 4.9]<|clip_time_end|> Bye.",
     ]
     assert videos == [
-        {"path": "media/v.mp4", "start": 0.0, "end": 2.5},
-        {"path": "media/v.mp4", "start": 2.5, "end": 4.9},
+        {"path": "media/v.mp4", "start": 0.0, "end": 2.5, "zero": 0.0},  # all times count from the clip's start
+        {"path": "media/v.mp4", "start": 2.5, "end": 4.9, "zero": 0.0},
     ]
     assert report.came == report.made == 1
 
@@ -90,7 +90,7 @@ def test_times_count_from_the_start_of_a_range(video):
     (example,), _ = transcripts([item], video)
     contents, videos = row(example)
     assert contents[1] == "<|clip_time_start|>[0.5, 2.5]<|clip_time_end|> Hello."
-    assert videos == [{"path": "media/v.mp4", "start": 1.0, "end": 3.5}]
+    assert videos == [{"path": "media/v.mp4", "start": 1.0, "end": 3.5, "zero": 1.0}]
 
 
 def test_a_long_talk_becomes_several_rows(tmp_path):

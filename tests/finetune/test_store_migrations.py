@@ -285,6 +285,24 @@ INSERT INTO comment_choices VALUES ('0000000000000004', '0000000000000003', 'pic
     NULL);
 """
 )
+# What version 7 added.
+VERSION_7 = (
+    VERSION_6
+    + """
+CREATE TABLE transcripts (
+    video TEXT NOT NULL REFERENCES videos(sha256) ON DELETE CASCADE,
+    by TEXT NOT NULL,
+    source TEXT NOT NULL CHECK (source IN ('speech', 'file')),
+    language TEXT NOT NULL,
+    cues TEXT NOT NULL CHECK (json_valid(cues)),
+    created TEXT NOT NULL,
+    PRIMARY KEY (video, source, by)
+) STRICT;
+INSERT INTO "_sqlite_migrations" VALUES (7, 'keye_studio', 'm007_transcripts', '2025-05-01 00:00:00.000000+00:00');
+INSERT INTO transcripts VALUES ('cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 'whisper-tiny',
+    'speech', 'en', '[[0.5, 1.5, "Meow."]]', '2025-05-01T00:00:00.000Z');
+"""
+)
 OLD = {
     "m001_conversations": VERSION_1,
     "m002_reasoning": VERSION_2,
@@ -292,6 +310,7 @@ OLD = {
     "m004_preferences": VERSION_4,
     "m005_votes": VERSION_5,
     "m006_comments": VERSION_6,
+    "m007_transcripts": VERSION_7,
 }
 
 
@@ -392,7 +411,7 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 15 and all(strict for _, strict in kinds)
+    assert len(kinds) == 16 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:

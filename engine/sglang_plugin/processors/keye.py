@@ -8,6 +8,8 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from engine.keye.processing import IMAGE_TOKEN, VIDEO_TOKEN, encode
 from engine.sglang_plugin.limits import POSITIONS
 from engine.sglang_plugin.media import Spool, picture, video_file
 from engine.sglang_plugin.models.keye import KeyeForConditionalGeneration, KeyeVL1_5ForConditionalGeneration
-from engine.video import Clip, Frames, sample, sampling_for
+from engine.video import Frames, sample, sampling_for
 from engine.video.address import read_clip_url
 
 _PLACE = re.compile("|".join(map(re.escape, (IMAGE_TOKEN, VIDEO_TOKEN))))
@@ -105,7 +107,7 @@ class KeyeMultimodalProcessor(BaseMultimodalProcessor):
             )
         where, clip, sampling = read_clip_url(_url(item), self.sampling, **limits)
         file = video_file(where, self.spool)
-        return sample(Clip(file, clip.start, clip.end), sampling, cancelled=cancelled)
+        return sample(replace(clip, path=Path(file)), sampling, cancelled=cancelled)
 
 
 def _url(item: Any) -> str:
