@@ -20,11 +20,13 @@ from engine.events import Done, Event, Progress
 from engine.reasoning.loop import reason
 from engine.reasoning.modes import MODES, ModeName, mode_of
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
+from engine.runtime.served import hold
 from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_video, probe, sample
 from finetune.bench.background import Background
 from finetune.errors import FinetuneError
 from finetune.feedback import Answer, Comparison, Question, Store
 from finetune.feedback.rows import AnswerFacts
+from finetune.serving import Serving
 
 USER_ERRORS = (AppError, EngineError, FinetuneError)
 
@@ -79,9 +81,10 @@ class Studio:
     def __init__(self, config: AppConfig, runtime: Runtime) -> None:
         self.library = Library(config.data / "videos")
         self.store = Store(config.data / "studio.sqlite")
-        self.runtime = runtime
         self.bench = Background()
         self.bench_folder = config.data / "bench"
+        self.serving = Serving(self.store, runtime, config.started_with, config.data / "trials", busy=self.bench.busy)
+        self.runtime = self.serving.served
         # By conversation: one, or the left and the right of a comparison. Finished ones stay until the next question.
         self._jobs: dict[str, tuple[Job, ...]] = {}
         self._lock = threading.Lock()
@@ -104,10 +107,14 @@ class Studio:
         limits: Limits,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        sampling: Sampling | None = None,
     ) -> Frames:
-        """The frames the model gets of a clip: what the strip shows and what a question sends, the same objects."""
+        """The frames the model gets of a clip: what the strip shows and what a question sends, the same objects.
+
+        `sampling` is that of the model that answers; None: of the one that is served now."""
         chosen = Clip(self._file(clip.sha256), clip.start, clip.end)
-        return sample(chosen, limits.apply(self.runtime.info().sampling), progress=progress, cancelled=cancelled)
+        wanted = limits.apply(sampling or self.runtime.info().sampling)
+        return sample(chosen, wanted, progress=progress, cancelled=cancelled)
 
     def _file(self, sha256: str) -> Path:
         file = self.library.find(sha256)
@@ -244,22 +251,29 @@ class Studio:
         stop: threading.Event,
     ) -> Iterator[Event]:
         yield Progress("loading")
-        info = self.runtime.info()
-        yield Progress("decoding")
-        try:
-            messages, frames = self._messages(earlier, text, clip, limits, stop)
-        except Cancelled:
-            yield Done(finish="stopped", text="", model=info.name)
-            return
-        decoding = info.decoding
-        if manner.max_tokens is not None:
-            decoding = replace(decoding, max_tokens=manner.max_tokens)
-        self.store.update_answer(answer, **_provenance(info, decoding, frames, manner.think_budget))
-        mode, budget = MODES[manner.mode], manner.think_budget
-        yield from reason(self.runtime, messages, decoding, stop, mode, think_budget=budget)
+        with hold(self.runtime) as runtime:  # an answer ends with the model that began it
+            info = runtime.info()
+            yield Progress("decoding")
+            try:
+                messages, frames = self._messages(earlier, text, clip, limits, stop, info.sampling)
+            except Cancelled:
+                yield Done(finish="stopped", text="", model=info.name)
+                return
+            decoding = info.decoding
+            if manner.max_tokens is not None:
+                decoding = replace(decoding, max_tokens=manner.max_tokens)
+            self.store.update_answer(answer, **_provenance(info, decoding, frames, manner.think_budget))
+            mode, budget = MODES[manner.mode], manner.think_budget
+            yield from reason(runtime, messages, decoding, stop, mode, think_budget=budget)
 
     def _messages(
-        self, earlier: list[Turn], text: str, clip: ClipChoice, limits: Limits, stop: threading.Event
+        self,
+        earlier: list[Turn],
+        text: str,
+        clip: ClipChoice,
+        limits: Limits,
+        stop: threading.Event,
+        sampling: Sampling,
     ) -> tuple[list[Message], Frames]:
         """The conversation as the model reads it. A clip is sent with the first question about it and again only
         when the clip or its sampling changed in between."""
@@ -275,7 +289,7 @@ class Studio:
             parts: list[Part] = [turn.question.text]
             if asked != sent:
                 try:
-                    parts.insert(0, self.frames(*asked, cancelled=stop.is_set))
+                    parts.insert(0, self.frames(*asked, cancelled=stop.is_set, sampling=sampling))
                 except Cancelled:
                     raise
                 except (EngineError, AppError):
@@ -283,7 +297,7 @@ class Studio:
                 sent = asked
             messages.append(Message("user", tuple(parts)))
             messages.append(Message("assistant", (turn.answer.text,)))
-        frames = self.frames(clip, limits, cancelled=stop.is_set)
+        frames = self.frames(clip, limits, cancelled=stop.is_set, sampling=sampling)
         messages.append(Message("user", (text,) if sent == (clip, limits) else (frames, text)))
         return messages, frames
 
@@ -323,6 +337,7 @@ class Studio:
         for job in jobs:
             job.stop()
         self.bench.close()
+        self.serving.close()
         _stop(jobs, 10)
         self.runtime.close()
 

@@ -16,6 +16,7 @@ from engine.keye.modeling import KeyeForConditionalGeneration, KeyeVL1_5ForCondi
 from engine.runtime.base import ModelInfo
 from engine.runtime.checkpoint import describe_checkpoint
 from engine.runtime.placement import place
+from engine.runtime.source import name_of
 
 ADAPTER_RANK = 64
 """Largest rank of an adapter; the server sets memory for it aside when it starts."""
@@ -46,7 +47,7 @@ def plan_server(folder: Path, device: str | None, host: str, port: int, extra: S
         check_weights(files, model_class, config)
     own = {
         "--model-path": str(folder.resolve()),
-        "--served-model-name": folder.resolve().name.replace(":", "-"),
+        "--served-model-name": name_of(folder).replace(":", "-"),
         "--host": host,
         "--port": str(port),
         "--max-lora-rank": str(ADAPTER_RANK),

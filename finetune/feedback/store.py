@@ -15,6 +15,7 @@ from finetune.errors import FinetuneError
 from finetune.feedback.database import File
 from finetune.feedback.preferences import Preferences
 from finetune.feedback.process import is_running, this_process
+from finetune.feedback.promotions import Promotions
 from finetune.feedback.rows import (
     Answer,
     AnswerFacts,
@@ -33,6 +34,7 @@ from finetune.feedback.rows import (
     title_of,
     video_of,
 )
+from finetune.feedback.trials import Trials
 
 
 class Store:
@@ -45,6 +47,8 @@ class Store:
     def __init__(self, path: str | os.PathLike[str], busy_seconds: float = 10.0) -> None:
         self._file = File(path, busy_seconds)
         self.preferences = Preferences(self._file)
+        self.promotions = Promotions(self._file)
+        self.trials = Trials(self._file)
         self._recover()
 
     @property
