@@ -28,6 +28,8 @@ SPOKEN = (
         for name in ("background", "predictions", "registry", "run", "tables")
     ),
     ROOT / "app" / "bench.py",
+    ROOT / "app" / "promote.py",
+    ROOT / "finetune" / "serving.py",
 )
 """The files whose sentences reach the page."""
 
