@@ -45,6 +45,11 @@ class Server(Protocol):
         ...
 
     @property
+    def model(self) -> str | None:
+        """What it was made for: a folder, a hub id, or None for keye-nano."""
+        ...
+
+    @property
     def start_seconds(self) -> float | None:
         """How long it took to be ready when it was last started; None where that is not known."""
         ...
@@ -79,6 +84,12 @@ class RemoteServer:
             return self._endpoint
 
     start_seconds: float | None = None
+
+    @property
+    def model(self) -> str | None:
+        endpoint = self.endpoint()
+        assert endpoint is not None
+        return endpoint.info.path
 
     def on(self, model: str | None) -> Server:
         raise EngineError(

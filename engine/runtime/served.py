@@ -22,11 +22,11 @@ from pathlib import Path
 
 from engine.errors import EngineError
 from engine.events import Event, Progress
-from engine.keye.loading import load_config
+from engine.keye.loading import check_folder
 from engine.runtime.adapters import adapter_name, check_adapter
 from engine.runtime.base import Decoding, Message, ModelInfo, Runtime, Status
 from engine.runtime.local import LocalRuntime
-from engine.runtime.placement import fits_beside, parameter_count
+from engine.runtime.placement import fits_beside
 from engine.runtime.sglang import SGLangRuntime
 from engine.runtime.source import resolve_model
 from engine.runtime.tally import Tally
@@ -157,10 +157,13 @@ class Served:
         choice, now = Choice(model, adapter), self._now
         if adapter is not None:
             check_adapter(adapter)
-        if now.server is not None:
-            return self._same_model(choice)
+        if now.server is not None and self._same_model(choice):
+            return True
         folder = self._folder(choice)
-        load_config(folder)
+        check_folder(folder)  # before anything is closed for it
+        if now.server is not None:
+            self._made(choice).close()  # a server that is not ours says so now
+            return False
         try:
             info = now.runtime.info()
         except EngineError:  # it cannot answer, and whatever it has taken of the memory is not wanted
@@ -335,15 +338,11 @@ class Served:
             return False
 
     def _folder(self, choice: Choice) -> Path:
-        """The model folder of a choice; parameters that cannot be counted are an EngineError now, not later."""
         if choice.model is not None:
-            folder = resolve_model(str(choice.model.resolve()))
-        elif isinstance(self._origin, LocalRuntime):
-            folder = resolve_model(self._origin.model)
-        else:
-            raise EngineError("The model of this runtime cannot be exchanged; start with a model folder or a server.")
-        parameter_count(folder)
-        return folder
+            return resolve_model(str(choice.model.resolve()))  # a path, never taken for a hub id
+        if isinstance(self._origin, LocalRuntime | SGLangRuntime):
+            return resolve_model(self._origin.model)
+        raise EngineError("The model of this runtime cannot be exchanged; start with a model folder or a server.")
 
     # -- who answers --------------------------------------------------------------------------------------------
 

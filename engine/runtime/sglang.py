@@ -69,6 +69,12 @@ class SGLangRuntime:
         return other
 
     @property
+    def model(self) -> str | None:
+        """What its server was made for: a folder, a hub id, or None for keye-nano; of a server that is not ours, the
+        folder that it names."""
+        return self._server.model
+
+    @property
     def start_seconds(self) -> float | None:
         """How long the server took to be ready when it was last started; None where that is not known."""
         return self._server.start_seconds

@@ -94,6 +94,11 @@ class Supervisor:
         process = self._process
         return process.pid if process is not None else None
 
+    @property
+    def model(self) -> str | None:
+        """What it was made for: a folder, a hub id, or None for keye-nano."""
+        return self._model
+
     def on(self, model: str | None) -> Supervisor:
         """Another server with the same options and key for another model (None: the same), not started yet. A port
         that was asked for is free for it once this one is closed."""
