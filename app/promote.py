@@ -44,9 +44,9 @@ class PromoteTab:
         self.lang = gr.State(lang)
         self.at = gr.State(-1)  # position of the pair that is shown; -1 where none is
         self.ticker = gr.Timer(1.0, active=False)
-        self.now = gr.HTML("", elem_id="kp-now")
+        self.now = gr.HTML("", padding=False, elem_id="kp-now")
         self.back = gr.Button(say("models_back", lang), visible=False, elem_id="kp-back")
-        self.problem = gr.HTML("", elem_id="kp-problem")
+        self.problem = gr.HTML("", padding=False, elem_id="kp-problem")
         self.intro = gr.Markdown(say("models_intro", lang), elem_id="kp-intro")
         with gr.Row():
             self.candidate = gr.Dropdown(
@@ -54,13 +54,13 @@ class PromoteTab:
             )
             self.yours = gr.Number(0, label=say("models_yours", lang), precision=0, minimum=0, elem_id="kp-yours")
             self.world = gr.Number(_WORLD, label=say("models_world", lang), precision=0, minimum=0, elem_id="kp-world")
-        self.pause = gr.HTML("", elem_id="kp-pause")
+        self.pause = gr.HTML("", padding=False, elem_id="kp-pause")
         with gr.Row():
             self.start_button = gr.Button(say("models_compare", lang), variant="primary", elem_id="kp-start")
             self.stop_button = gr.Button(say("models_stop", lang), variant="stop", visible=False, elem_id="kp-stop")
-        self.progress = gr.HTML("", elem_id="kp-progress")
-        self.pair = gr.HTML("", js_on_load=_PAIR_JS, elem_id="kp-pair")
-        self.summary = gr.HTML("", elem_id="kp-summary")
+        self.progress = gr.HTML("", padding=False, elem_id="kp-progress")
+        self.pair = gr.HTML("", js_on_load=_PAIR_JS, padding=False, elem_id="kp-pair")
+        self.summary = gr.HTML("", padding=False, elem_id="kp-summary")
         self.promote_button = gr.Button(variant="primary", visible=False, elem_id="kp-promote")
 
     def _wire(self, page: gr.Blocks, ask: AskTab) -> None:
@@ -216,13 +216,17 @@ class PromoteTab:
             trial = self.studio.store.trials.one(trial.id)
         shown = next((pair for pair in pairs if pair.position == at), None) or (open_ones or pairs)[0]
         judged = [pair.position for pair in pairs]
-        told = summary_html(figures(pairs), trial, lang) if trial.revealed else judged_html(figures(pairs), lang)
+        found = figures(pairs)
+        told = summary_html(found, trial, lang) if trial.revealed else judged_html(found, lang)
         return {
             self.at: shown.position,
             self.pair: pair_html(shown, judged, trial, self._film(shown), lang),
             self.summary: told,
             self.promote_button: gr.Button(
-                say("models_promote", lang, name=_name(trial)), visible=bool(trial.candidate), interactive=not going_on
+                say("models_promote", lang, name=_name(trial)),
+                visible=bool(trial.candidate),
+                interactive=not going_on,
+                variant="primary" if trial.revealed and found.advice(True) == "better" else "secondary",
             ),
         }
 

@@ -60,7 +60,7 @@ class Served:
 
     def __init__(self, runtime: Runtime, first: Choice | None = None) -> None:
         self._origin = runtime
-        self._now = _Speaker(runtime, Choice(), runtime.close, runtime if isinstance(runtime, SGLangRuntime) else None)
+        self._now = _speaker(runtime, Choice())
         self._first = first
         self._begun = False
         self._open = first is None  # whether questions are let through to `_now`
@@ -247,9 +247,7 @@ class Served:
         except EngineError:  # no memory, or its folder is gone: its status says why, and so does every answer
             runtime = self._made(old.choice)
             runtime.start()
-            again = _Speaker(
-                runtime, old.choice, runtime.close, runtime if isinstance(runtime, SGLangRuntime) else None
-            )
+            again = _speaker(runtime, old.choice)
         with self._changed:
             self._now = again
 
@@ -360,6 +358,14 @@ class Served:
             self._changed.notify_all()
         if over:
             speaker.leave()
+
+
+def _speaker(runtime: Runtime, choice: Choice) -> _Speaker:
+    """One without an adapter of its own. A server stays when another one speaks through it: who starts another server
+    closes it."""
+    if isinstance(runtime, SGLangRuntime):
+        return _Speaker(runtime, choice, lambda: None, runtime)
+    return _Speaker(runtime, choice, runtime.close)
 
 
 def hold(runtime: Runtime) -> AbstractContextManager[Runtime]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import EngineError
-from engine.events import Answer, Done
+from engine.events import Answer, Done, Error
 from engine.runtime.adapters import adapter_name
 from engine.runtime.base import Runtime
 from engine.runtime.served import Choice, Served
@@ -23,7 +23,9 @@ from tests.sglang.test_serving import LONG, QUESTION
 
 
 def said(runtime: Runtime) -> Done:
-    return end(run(runtime, QUESTION))  # type: ignore[arg-type]
+    events = run(runtime, QUESTION)
+    assert not [event for event in events if isinstance(event, Error)], events
+    return end(events)
 
 
 def test_an_adapter_is_swapped_in_while_the_server_answers_and_back(nano: Server, tmp_path: Path) -> None:
