@@ -110,6 +110,8 @@ class PromoteTab:
     def choose(self, lang: Language, candidate: Any) -> Updates:
         """Another candidate: whether the page must wait for it, and for how long."""
         try:
+            if candidate:
+                self._wait_no_more()
             pauses = bool(candidate) and self.serving.pauses(Path(str(candidate)))
         except (EngineError, FinetuneError) as error:
             return {self.pause: problem_html(translate(str(error), lang))}
@@ -126,10 +128,16 @@ class PromoteTab:
         def begin() -> None:
             if not candidate:
                 raise FinetuneError("Choose what a run has made, or give the folder of a model or an adapter.")
+            self._wait_no_more()
             run = next((r.run for r in self.serving.results() if r.folder == str(candidate)), None)
             self.serving.compare(Path(str(candidate)), Source(int(yours or 0), int(world or 0)), run)
 
         return self._try(begin, lang, -1)
+
+    def _wait_no_more(self) -> None:
+        """A handler must not wait for minutes until there is something to compare with."""
+        if self.serving.served.status().state == "starting":
+            raise FinetuneError("The model is still being loaded; try again once it is ready.")
 
     def stop(self, lang: Language, at: int) -> Updates:
         return self._try(self.serving.stop, lang, at)
@@ -224,7 +232,7 @@ class PromoteTab:
             self.summary: told,
             self.promote_button: gr.Button(
                 say("models_promote", lang, name=_name(trial)),
-                visible=bool(trial.candidate),
+                visible=bool(trial.candidate) and not self.serving.serves(trial),
                 interactive=not going_on,
                 variant="primary" if trial.revealed and found.advice(True) == "better" else "secondary",
             ),

@@ -129,6 +129,10 @@ class Serving:
     def history(self) -> list[Promotion]:
         return self._store.promotions.history(self._base)
 
+    def serves(self, trial: Trial) -> bool:
+        """Whether a comparison's candidate is what answers now."""
+        return self.served.current() == Choice(_path(trial.model), _path(trial.adapter))
+
     def pauses(self, folder: Path) -> bool:
         """Whether questions on the page have to wait while this is compared or promoted."""
         choice = self.choice(folder)
