@@ -1,7 +1,8 @@
 """What two models are asked when they are compared, and how they are asked.
 
 The questions are the store's lessons whose videos are held out (finetune.feedback.lessons), and held-out questions of
-the generated world. Each is a row like those that are learnt from, whose last turn is the answer that is right."""
+the generated world. Each is a row like those that are learnt from. An automatic score needs an answer that is known
+to be right and short enough to be compared word by word: the world's, and those of lessons for reinforcement."""
 
 from __future__ import annotations
 
@@ -46,10 +47,11 @@ class HeldOut(Protocol):
 
 @dataclass(frozen=True)
 class Item:
-    """One question to both. `row` ends with the answer that is right."""
+    """One question to both. `row` ends with an answer, which is not shown to them."""
 
     row: Row
     kind: str
+    checked: bool  # that answer is right, and others can be compared with it
     question: str | None = None  # id of the stored question
     world: int | None = None  # number of the world's clip, which is made when it is asked
 
@@ -60,7 +62,7 @@ class Item:
             text=self.row.turns[-2].text.strip(),
             kind=self.kind,
             mode=self.row.mode,
-            reference=self.row.turns[-1].text,
+            reference=self.row.turns[-1].text if self.checked else None,
             question=self.question,
             video=str(clip.path) if clip is not None else None,
             start=clip.start if clip is not None else None,
@@ -85,12 +87,12 @@ def of_lessons(lessons: Iterable[HeldOut]) -> list[Item]:
         same = (*row.media, *(turn.text for turn in row.turns[:-1]), row.mode)
         if row.turns[-2].role == "user" and same not in seen and all(path.is_file() for path in media):
             seen.add(same)
-            items.append(Item(row, "yours", lesson.question))
+            items.append(Item(row, "yours", lesson.use == "question", lesson.question))
     return items
 
 
 def _with_answer(lesson: HeldOut) -> dict[str, Any]:
-    """A lesson's row as a conversation that ends with what is right, as it is shown."""
+    """A lesson's row as a conversation that ends with an answer, as it is shown."""
     row = dict(lesson.row)
     said = {"question": row.get("reference"), "pair": row.get("chosen")}.get(lesson.use)
     messages = list(row.get("messages", ()))
@@ -122,7 +124,7 @@ def of_world(count: int, seed: int, folder: Path) -> list[Item]:
         question = rng.choice(held_out_scene(number, seed=0).questions)
         footage = Footage(Clip((folder / f"world-{number}.mp4").absolute()))
         turns = (Turn("user", (footage, question.text)), Turn("assistant", (question.answer,)))
-        items.append(Item(Row("the world", str(number), turns), question.kind, world=number))
+        items.append(Item(Row("the world", str(number), turns), question.kind, True, world=number))
     return items
 
 
