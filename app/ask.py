@@ -104,7 +104,7 @@ class AskTab:
         everything = [v for part in parts for v in vars(part).values() if isinstance(v, shown)]
         everything = list(dict.fromkeys(everything))
         problem, settings = self.clip.problem, [self.clip.max_tokens, self.clip.think_budget, self.clip.sound.give]
-        talk = [self.chat, self.history, self.question, self.ask_button, self.stop_button, problem]
+        talk = [self.chat, self.history, self.question, self.ask_button, self.stop_button, problem, self.model]
         how = [self.mode, *self.compare.controls]
         shown_how = [self.session, self.mode, *self.compare.shows, self.ask_button]
         private = {"api_visibility": "private"}  # handlers belong to this page; they are no public interface
@@ -235,7 +235,10 @@ class AskTab:
             yield self._talk(session, now)
         if len(now) == 1 and now[0].error and not now[0].text:  # two that are compared say it where they stand
             yield self.clip.told(now[0].error)
-        yield {self.history: self._history(session), **self._talk(session)}
+        status = self.studio.runtime.status()  # another model may have been promoted since, on another page
+        info = self.studio.runtime.info() if status.state == "ready" else None
+        told = {self.history: self._history(session), self.model: model_html(status, info, session.lang)}
+        yield {**told, **self._talk(session)}
 
     def choose(self, session: Session, event: gr.EventData) -> Updates:
         """One click says which of two answers is better."""

@@ -14,6 +14,7 @@ from app.ask import AskTab
 from app.i18n import Language, language, say, translate
 from app.studio import USER_ERRORS, Studio
 from app.views import clock, problem_html
+from engine.runtime.base import speaker
 from finetune.bench.background import State
 from finetune.bench.cli import judge_from
 from finetune.bench.html import headline, scores_table
@@ -94,7 +95,7 @@ class BenchTab:
             if self.studio.runtime.status().state == "starting":
                 raise FinetuneError("The model is still being loaded; start the benchmark once it is ready.")
             info = self.studio.runtime.info()
-            out = self.studio.bench_folder / f"{which}-{info.name}-{mode}"
+            out = self.studio.bench_folder / f"{which}-{speaker(info.name, info.adapter).replace(' + ', '-')}-{mode}"
             plan = plan_from(which, data, mode, limit, out)
             address = judge.strip()
             self.studio.bench.start(plan, self.studio.runtime, out, judge=lambda: judge_from(address or None, None))

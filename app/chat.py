@@ -19,6 +19,7 @@ from app.thoughts import ran_as, thought_facts, thought_messages, waiting, warni
 from app.views import answer_markdown, question_markdown
 from engine.reasoning.modes import MODE_NAMES
 from engine.reasoning.sandbox import unavailable
+from engine.runtime.base import speaker
 from finetune.feedback import Answer
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _finished(answer: Answer, steps: Steps, turn: Turn, lang: Language) -> str:
             say(
                 "meta",
                 lang,
-                model=answer.model,
+                model=speaker(answer.model or "", answer.adapter),
                 visual=f"{usage['visual_tokens']:,}",
                 first=f"{answer.timings['first_token']:.2f}",
                 tokens=usage["answer_tokens"],

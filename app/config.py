@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from app.errors import AppError
+from engine.runtime.source import NANO
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -59,6 +60,14 @@ class AppConfig:
             raise AppError(f"A setting is not a number ({error}); correct the flag or the variable.") from error
         config._check()
         return config
+
+    @property
+    def started_with(self) -> str:
+        """The model folder, hub id or address that answers unless something was promoted over it."""
+        if self.runtime is not None and "://" in self.runtime:
+            return self.runtime
+        folder = Path(self.model or NANO).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else str(self.model)
 
     def _check(self) -> None:
         if not 0 < self.port < 65536:

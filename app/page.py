@@ -11,6 +11,7 @@ from app.bench import BenchTab
 from app.comments import CommentTab
 from app.config import AppConfig
 from app.demos import load_demos
+from app.promote import PromoteTab
 from app.rounds import memory
 from app.skills import SkillsTab
 from app.studio import Studio
@@ -28,6 +29,7 @@ def build(studio: Studio) -> gr.Blocks:
             CommentTab(page, studio, ask, comments)
             SkillsTab(page, studio, ask, skills)
             BenchTab(page, studio, ask)
+            PromoteTab(page, studio, ask)
     return page
 
 
@@ -47,10 +49,12 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
         enable_monitoring=False,
         footer_links=[],
         max_file_size=int(config.max_upload_gb * 1e9),
-        allowed_paths=[str(folder.resolve()) for folder in (studio.library.folder, studio.bench_folder)],
+        allowed_paths=[
+            str(folder.resolve()) for folder in (studio.library.folder, studio.bench_folder, studio.serving.folder)
+        ],
         favicon_path=_ASSETS / "favicon.svg",
         theme=_theme(),
-        css_paths=[_ASSETS / "style.css", _ASSETS / "report.css"],
+        css_paths=[_ASSETS / "style.css", _ASSETS / "report.css", _ASSETS / "models.css"],
         head=f"<script>{(_ASSETS / 'studio.js').read_text(encoding='utf-8')}</script>",
     )
     return page
@@ -60,7 +64,7 @@ def serve(config: AppConfig) -> None:
     """Start the model in the background and the page at once; returns when the user ends it."""
     runtime = make_runtime(config.runtime, config.model, config.device)
     studio = Studio(config, runtime)
-    runtime.start()
+    studio.runtime.start()
     print(f"Open http://{config.host}:{config.port}", flush=True)
     try:
         launch(studio, config)

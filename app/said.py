@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from app.i18n import Language, say
-from app.sides import rendered
+from app.sides import markdown_html
 from app.views import answer_markdown, clock
 from finetune.feedback import REASONS, Answer, DraftSet, Store, Vote
 from finetune.feedback.lessons import Use, Why, gather
@@ -176,7 +176,7 @@ def _draft(
     text, error = (now.text, now.error) if now is not None else (answer.text, answer.error or "")
     parts = [f"<header><b>{number}</b></header>"]
     if text:
-        parts.append(f'<div class="ks-answer">{rendered(answer_markdown(text, *span))}</div>')
+        parts.append(f'<div class="ks-answer">{markdown_html(answer_markdown(text, *span))}</div>')
     elif not error:
         parts.append(f'<p class="ks-note">{escape(say("prefill" if running else "draft_empty", lang))}</p>')
     if error:

@@ -102,12 +102,12 @@ def _side(side: _Side, name: str, hidden: bool, standing: str, span: Span, lang:
         blocks = thought_messages(side.steps, side.running and not side.text, span, lang, side.answer.id)
         parts.append(_folded(blocks))
     if side.text:
-        parts.append(f'<div class="ks-answer">{rendered(answer_markdown(side.text, *span))}</div>')
+        parts.append(f'<div class="ks-answer">{markdown_html(answer_markdown(side.text, *span))}</div>')
     elif side.running and (hidden or not side.steps):
         parts.append(f'<p class="ks-note">{escape(say("prefill", lang) + " …" if hidden else side.waiting)}</p>')
     # What was done to a thought tells the mode; that it failed does not.
     told = side.warnings[: 1 if side.answer.error else 0] if hidden and not side.running else side.warnings
-    parts += [rendered(warning) for warning in told]
+    parts += [markdown_html(warning) for warning in told]
     if side.facts and not hidden:
         parts.append(f'<p class="ks-facts">{escape(" · ".join(side.facts))}</p>')
     classes = " ".join(filter(None, ("ks-side", standing, "ks-running" if side.running else "")))
@@ -127,7 +127,7 @@ def _folded(blocks: Sequence[dict[str, Any]]) -> str:
         seconds = f"<small>{about['duration']:.1f} s</small>" if about["duration"] else ""
         one = (
             f'<details class="ks-fold" data-fold="{escape(about["id"], quote=True)}"{state}>'
-            f"<summary>{escape(about['title'])} {seconds}</summary>{rendered(block['content'])}{nested}</details>"
+            f"<summary>{escape(about['title'])} {seconds}</summary>{markdown_html(block['content'])}{nested}</details>"
         )
         parent = about.get("parent_id", "")
         inner[parent] = one + inner.get(parent, "")
@@ -173,6 +173,5 @@ def _markdown() -> MarkdownIt:
     return made
 
 
-def rendered(markdown: str) -> str:
-    """Markdown of `app.views` as HTML."""
+def markdown_html(markdown: str) -> str:
     return str(_markdown().render(markdown))

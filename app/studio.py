@@ -24,11 +24,13 @@ from engine.prompt import interleaved, joined
 from engine.reasoning.loop import reason
 from engine.reasoning.modes import MODES, ModeName, mode_of
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
+from engine.runtime.served import hold
 from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_video, probe, sample
 from finetune.bench.background import Background
 from finetune.errors import FinetuneError
 from finetune.feedback import Answer, Comparison, DraftSet, Question, Store, standing
 from finetune.feedback.rows import AnswerFacts
+from finetune.serving import Serving
 
 USER_ERRORS = (AppError, EngineError, FinetuneError)
 
@@ -87,11 +89,12 @@ class Studio:
     def __init__(self, config: AppConfig, runtime: Runtime) -> None:
         self.library = Library(config.data / "videos")
         self.store = Store(config.data / "studio.sqlite")
-        self.runtime = runtime
-        self.hearing = Hearing(self.store, self.library, speech_model(config))
         self.bench = Background()
         self.bench_folder = config.data / "bench"
-        self.comments = Commenter(self.store, self.library, runtime)
+        self.serving = Serving(self.store, runtime, config.started_with, config.data / "trials", busy=self.bench.busy)
+        self.runtime = self.serving.served
+        self.hearing = Hearing(self.store, self.library, speech_model(config))
+        self.comments = Commenter(self.store, self.library, self.runtime)
         # By conversation: one, or the left and the right of a comparison. Finished ones stay until the next question.
         self._jobs: dict[str, tuple[Job, ...]] = {}
         self._lock = threading.Lock()
@@ -114,20 +117,25 @@ class Studio:
         limits: Limits,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        sampling: Sampling | None = None,
     ) -> Frames:
-        """The frames the model gets of a clip: what the strip shows and what a question sends, the same objects."""
-        return joined(self.parts(clip, limits, progress, cancelled), limits.apply(self.runtime.info().sampling))
+        """The frames the model gets of a clip: what the strip shows and what a question sends, the same objects.
+
+        `sampling` is that of the model that answers; None: of the one that is served now."""
+        wanted = limits.apply(sampling or self.runtime.info().sampling)
+        return joined(self.parts(clip, limits, wanted, progress, cancelled), wanted)
 
     def parts(
         self,
         clip: ClipChoice,
         limits: Limits,
+        sampling: Sampling,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> tuple[Part, ...]:
-        """What a question sends of a clip: its frames, with what is said between them where that is wanted."""
+        """What a question sends of a clip: its frames as `sampling` says, with what is said between them where that is
+        wanted."""
         chosen = Clip(self._file(clip.sha256), clip.start, clip.end)
-        sampling = limits.apply(self.runtime.info().sampling)
         cues = self.hearing.cues(clip.sha256) if limits.speech else ()
         if cues:
             return interleaved(chosen, cues, sampling, progress=progress, cancelled=cancelled)
@@ -284,26 +292,33 @@ class Studio:
         stop: threading.Event,
     ) -> Iterator[Event]:
         yield Progress("loading")
-        info = self.runtime.info()
-        yield Progress("decoding")
-        try:
-            messages, frames = self._messages(earlier, text, clip, limits, stop)
-        except Cancelled:
-            yield Done(finish="stopped", text="", model=info.name)
-            return
-        decoding = info.decoding
-        if manner.max_tokens is not None:
-            decoding = replace(decoding, max_tokens=manner.max_tokens)
-        if manner.temperature is not None:
-            decoding = replace(decoding, greedy=False, temperature=manner.temperature, seed=None)
-        said = self.hearing.transcript(clip.sha256) if limits.speech else None
-        facts = _provenance(info, decoding, frames, manner.think_budget, said.by if said else None)
-        self.store.update_answer(answer, **facts)
-        mode, budget = MODES[manner.mode], manner.think_budget
-        yield from reason(self.runtime, messages, decoding, stop, mode, think_budget=budget)
+        with hold(self.runtime) as runtime:  # an answer ends with the model that began it
+            info = runtime.info()
+            yield Progress("decoding")
+            try:
+                messages, frames = self._messages(earlier, text, clip, limits, stop, info.sampling)
+            except Cancelled:
+                yield Done(finish="stopped", text="", model=info.name)
+                return
+            decoding = info.decoding
+            if manner.max_tokens is not None:
+                decoding = replace(decoding, max_tokens=manner.max_tokens)
+            if manner.temperature is not None:
+                decoding = replace(decoding, greedy=False, temperature=manner.temperature, seed=None)
+            said = self.hearing.transcript(clip.sha256) if limits.speech else None
+            facts = _provenance(info, decoding, frames, manner.think_budget, said.by if said else None)
+            self.store.update_answer(answer, **facts)
+            mode, budget = MODES[manner.mode], manner.think_budget
+            yield from reason(runtime, messages, decoding, stop, mode, think_budget=budget)
 
     def _messages(
-        self, earlier: Sequence[Turn], text: str, clip: ClipChoice, limits: Limits, stop: threading.Event
+        self,
+        earlier: Sequence[Turn],
+        text: str,
+        clip: ClipChoice,
+        limits: Limits,
+        stop: threading.Event,
+        sampling: Sampling,
     ) -> tuple[list[Message], Frames]:
         """The conversation as the model reads it. A clip is sent with the first question about it and again only
         when the clip or its sampling changed in between."""
@@ -319,7 +334,8 @@ class Studio:
             parts: list[Part] = [turn.question.text]
             if asked != sent:
                 try:
-                    parts = [*self.parts(*asked, cancelled=stop.is_set), *parts]
+                    wanted = asked[1].apply(sampling)
+                    parts = [*self.parts(*asked, wanted, cancelled=stop.is_set), *parts]
                 except Cancelled:
                     raise
                 except (EngineError, AppError):
@@ -327,9 +343,10 @@ class Studio:
                 sent = asked
             messages.append(Message("user", tuple(parts)))
             messages.append(Message("assistant", (turn.answer.text,)))
-        shown = self.parts(clip, limits, cancelled=stop.is_set)
+        wanted = limits.apply(sampling)
+        shown = self.parts(clip, limits, wanted, cancelled=stop.is_set)
         messages.append(Message("user", (text,) if sent == (clip, limits) else (*shown, text)))
-        return messages, joined(shown, limits.apply(self.runtime.info().sampling))
+        return messages, joined(shown, wanted)
 
     def _save(self, answer: str, now: Snapshot) -> None:
         steps = to_row(now.steps) if now.steps else None
@@ -369,6 +386,7 @@ class Studio:
         self.bench.close()
         self.comments.close()
         self.hearing.close()
+        self.serving.close()
         _stop(jobs, 10)
         self.runtime.close()
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from app.i18n import Language, say, translate
-from engine.runtime.base import ModelInfo, Status
+from engine.runtime.base import ModelInfo, Status, speaker
 from engine.video.types import Frames
 
 _TIME = re.compile(r"(?<![\d:.])(?:(\d{1,2}):)?(\d{1,2}):([0-5]\d)(?:\.(\d{1,3}))?(?![\d:])")
@@ -136,7 +136,12 @@ def model_html(status: Status, info: ModelInfo | None, lang: Language) -> str:
     """One line that says what answers, or how far it is from being ready."""
     if status.state == "ready" and info is not None:
         line = say(
-            "model_line", lang, model=info.name, params=_count(info.parameters), device=info.device, dtype=info.dtype
+            "model_line",
+            lang,
+            model=speaker(info.name, info.adapter),
+            params=_count(info.parameters),
+            device=info.device,
+            dtype=info.dtype,
         )
         if info.runtime != "local":
             line += f" · {info.runtime}"

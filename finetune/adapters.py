@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from engine.keye import KeyeForConditionalGeneration, load_model
-from engine.runtime.adapters import check_adapter
+from engine.runtime.adapters import apply_adapter, check_adapter
 from engine.runtime.sglang_options import ADAPTER_RANK
 from finetune.checkpoint import replace_folder, stored_dtype, write_model
 from finetune.errors import FinetuneError
@@ -89,13 +89,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> Path:
     """Write to `out` the model of `base` with the adapter worked into its weights, in the type of `base`.
 
     Added up in float32 and rounded once; that takes four bytes of memory for every parameter. Raises EngineError where
-    one of the folders cannot be read, FinetuneError where they do not belong together."""
-    check_adapter(adapter)
-    model = load_model(base, torch.float32)
-    try:
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
-    except (ValueError, RuntimeError, KeyError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise FinetuneError(f"{adapter} does not fit the model in {base} ({line}); give its own base.") from error
+    one of the folders cannot be read or they do not belong together, FinetuneError where there is no room."""
+    merged = apply_adapter(load_model(base, torch.float32), base, adapter)
     write_model(out, merged.state_dict(), base, stored_dtype(base))
     return out

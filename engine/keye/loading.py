@@ -45,6 +45,16 @@ def load_config(folder: str | Path) -> KeyeConfig:
     return config
 
 
+def check_folder(folder: Path) -> KeyeConfig:
+    """The configuration of a model folder whose weights belong to it, as the headers of its files tell. EngineError
+    names what is wrong. Weights that are quantised already have other shapes under other names and are not compared."""
+    config = load_config(folder)
+    files = weight_files(folder)
+    if _json(folder / "config.json").get("quantization_config") is None:
+        check_weights(files, _CLASSES[config.model_type][1], config)
+    return config
+
+
 def load_model(
     folder: str | Path,
     dtype: torch.dtype | str = "auto",

@@ -1,15 +1,23 @@
-"""Adapters before they reach a server, and whether they answer once they are there."""
+"""Adapters before they are used, what they are called, and whether they answer once they are there."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from engine.errors import EngineError
+from engine.keye.processing import encode
+from engine.prompt import render
+from engine.runtime.base import Message
 from engine.runtime.endpoint import Endpoint, ask
 from engine.runtime.sglang_options import ADAPTER_RANK
+from engine.runtime.source import name_of
 
 _PROBE = "What happens?"
 _TOP = 20  # likeliest tokens that are compared
@@ -39,6 +47,66 @@ def check_adapter(folder: Path) -> None:
         raise EngineError(f"{weights} is damaged; save the adapter again.") from error
     if not names or not all(".layers." in name and "visual" not in name for name in names):
         raise EngineError(f"{folder.name} does not adapt the decoder's layers alone; train it on the decoder.")
+
+
+def adapter_name(folder: Path) -> str:
+    """The name that answers carry: the folder's, and what tells its weights from those of a later training there.
+
+    EngineError where the weights cannot be read."""
+    try:
+        with (folder / "adapter_model.safetensors").open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    except OSError as error:
+        raise EngineError(f"{folder} holds no adapter that can be read; give the folder of a LoRA adapter.") from error
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name_of(folder)).strip("-._")[:50]
+    return f"{plain or 'adapter'}-{digest}"
+
+
+def base_of(adapter: Path) -> Path | None:
+    """The folder of the model that an adapter was trained beside, where it names one that is there."""
+    check_adapter(adapter)
+    named = json.loads((adapter / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named or not Path(named).is_absolute():
+        return None
+    return Path(named) if (Path(named) / "config.json").is_file() else None
+
+
+def apply_adapter(model: Any, base: Path, adapter: Path, merge: bool = True) -> Any:
+    """The model of the folder `base` with an adapter worked into its weights; without `merge` (of a model in 4 bits)
+    the adapter stays beside them. Raises EngineError where the two do not belong together."""
+    from peft import PeftModel  # takes a second, and few need it
+
+    check_adapter(adapter)
+    try:
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+        whole = adapted.merge_and_unload(safe_merge=True) if merge else adapted.get_base_model()
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise EngineError(f"{adapter} does not fit the model in {base} ({line}); give its own base.") from error
+    return whole.eval()
+
+
+@torch.inference_mode()
+def first_token(model: Any, processor: Any) -> torch.Tensor:
+    """Log-probabilities, float32 [vocabulary] on the processor, of the first token after a fixed question.
+
+    EngineError where they are no numbers: such weights cannot answer."""
+    prompt, media = render([Message("user", (_PROBE,))], processor.apply_chat_template)
+    inputs = dict(encode(processor, prompt, media).to(model.device))
+    found = model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1].float().log_softmax(-1).cpu()
+    if not torch.isfinite(found).all():
+        raise EngineError("The model computes no numbers, so its weights are damaged; train it again or copy it anew.")
+    return found
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two results of `first_token` are those of one model."""
+    return one.shape == other.shape and bool((one - other).abs().max() <= _NOISE)
+
+
+def idle(adapter: str) -> EngineError:
+    """What is said of an adapter that changes nothing."""
+    return EngineError(f"With the adapter {adapter} the model answers exactly as without it; train it further.")
 
 
 def differs(endpoint: Endpoint, adapter: str) -> bool:

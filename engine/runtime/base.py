@@ -39,7 +39,7 @@ class Decoding:
 class ModelInfo:
     """What answers: shown on the page, stored with every answer."""
 
-    name: str  # the checkpoint folder's name
+    name: str  # the checkpoint folder's name (engine.runtime.source.name_of)
     path: str
     architecture: str  # Keye or KeyeVL1_5
     parameters: int
@@ -56,6 +56,11 @@ class ModelInfo:
     tool_prompt: str | bool = (
         True  # how it is told of the tools: a text of its own; True: as here; False: it needs none
     )
+
+
+def speaker(model: str, adapter: str | None) -> str:
+    """Who speaks, as people read it: the checkpoint, and the adapter beside it."""
+    return f"{model} + {adapter}" if adapter else model
 
 
 @dataclass(frozen=True)

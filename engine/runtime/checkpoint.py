@@ -13,7 +13,7 @@ from engine.keye.image_processing import KeyeImageProcessor
 from engine.keye.loading import load_config
 from engine.runtime.base import Decoding, ModelInfo
 from engine.runtime.placement import parameter_count
-from engine.runtime.source import NANO
+from engine.runtime.source import NANO, name_of
 from engine.video import sampling_for
 
 
@@ -22,7 +22,7 @@ def describe_checkpoint(folder: Path, device: str, dtype: str, note: str = "") -
     config = load_config(folder)
     pictures = KeyeImageProcessor.from_pretrained(folder)
     return ModelInfo(
-        name=folder.resolve().name,
+        name=name_of(folder),
         path=str(folder.resolve()),
         architecture=config.model_type,
         parameters=parameter_count(folder),

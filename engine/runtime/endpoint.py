@@ -40,6 +40,20 @@ class Server(Protocol):
         """Waits at most `wait_seconds` for the server; None if it is not ready then, EngineError if it failed."""
         ...
 
+    def on(self, model: str | None) -> Server:
+        """Another one like it for another model (None: the same), not started yet. EngineError where that cannot be."""
+        ...
+
+    @property
+    def model(self) -> str | None:
+        """What it was made for: a folder, a hub id, or None for keye-nano."""
+        ...
+
+    @property
+    def start_seconds(self) -> float | None:
+        """How long it took to be ready when it was last started; None where that is not known."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -68,6 +82,19 @@ class RemoteServer:
                     self._status = Status("failed", str(error))
                     raise
             return self._endpoint
+
+    start_seconds: float | None = None
+
+    @property
+    def model(self) -> str | None:
+        endpoint = self.endpoint()
+        assert endpoint is not None
+        return endpoint.info.path
+
+    def on(self, model: str | None) -> Server:
+        raise EngineError(
+            f"The server at {self.url} is not ours to start again; start it on that model, or take an adapter."
+        )
 
     def close(self) -> None:
         """Nothing: the server is not ours."""

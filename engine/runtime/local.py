@@ -6,10 +6,11 @@ they grow; others wait in line. Each then takes about twice as long: the process
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.events import Answer, Error, Event, Finish, Progress, Queued
 from engine.keye import KeyeProcessor, load_model
 from engine.keye.processing import encode
 from engine.prompt import render
+from engine.runtime.adapters import adapter_name, alike, apply_adapter, check_adapter, first_token, idle
 from engine.runtime.base import Decoding, Message, ModelInfo, Status
 from engine.runtime.checkpoint import describe_checkpoint
 from engine.runtime.decode import TextStream, next_tokens
@@ -45,17 +47,19 @@ class _Loaded:
 
 
 class LocalRuntime:
-    """Loads a model folder and streams answers. `model` is a folder, a hub id, or None for keye-nano."""
+    """Loads a model folder and streams answers. `model` is a folder, a hub id, or None for keye-nano; `adapter` is the
+    folder of a LoRA adapter that answers with it."""
 
     def __init__(
         self,
         model: str | None = None,
         *,
+        adapter: Path | None = None,
         device: str | None = None,
         dtype: torch.dtype | None = None,
         four_bit: bool | None = None,
     ) -> None:
-        self._model = model
+        self._model, self._adapter = model, adapter
         self._device, self._dtype, self._four_bit = device, dtype, four_bit
         self._line = Line(_AT_ONCE)
         self._model_line = Line()  # one token at a time, and what is kept is looked at and changed by one at a time
@@ -82,6 +86,25 @@ class LocalRuntime:
 
     def close(self) -> None:
         self._loaded = self._kept = None
+        gc.collect()  # a model is held in circles, and the next one needs its memory
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @property
+    def model(self) -> str | None:
+        """What it was made for: a folder, a hub id, or None for keye-nano."""
+        return self._model
+
+    def on(self, model: str | None, adapter: Path | None = None) -> LocalRuntime:
+        """A runtime like this one for another model (None: the same) and adapter, not started yet."""
+        model = self._model if model is None else model
+        return LocalRuntime(model, adapter=adapter, device=self._device, dtype=self._dtype, four_bit=self._four_bit)
+
+    def first_token(self) -> torch.Tensor:
+        """What tells two models apart (engine.runtime.adapters.first_token). EngineError where it cannot answer."""
+        loaded = self._wait()
+        with self._model_line.turn():
+            return first_token(loaded.model, loaded.processor)
 
     def _wait(self) -> _Loaded:
         self.start()
@@ -111,6 +134,8 @@ class LocalRuntime:
         self._status = Status("starting", sentence, fraction)
 
     def _load_folder(self, folder: Path) -> _Loaded:
+        if self._adapter is not None:
+            check_adapter(self._adapter)  # before minutes of loading
         where = place(folder, self._device, self._dtype, self._four_bit)
         self._report(f"Loading {folder.name}", None)
         model = load_model(
@@ -121,12 +146,18 @@ class LocalRuntime:
             quantize_4bit=where.four_bit,
         )
         processor = KeyeProcessor.from_pretrained(folder)
+        name = None
+        if self._adapter is not None:
+            name, before = adapter_name(self._adapter), first_token(model, processor)
+            model = apply_adapter(model, folder, self._adapter, merge=not where.four_bit)
+            if alike(before, first_token(model, processor)):
+                raise idle(name)
         generation: GenerationConfig = model.generation_config
         ends = generation.eos_token_id
         dtype = "4 bit" if where.four_bit else str(where.dtype).removeprefix("torch.")
         info = describe_checkpoint(folder, where.device, dtype, where.note)
         return _Loaded(
-            info=info,
+            info=replace(info, adapter=name),
             model=model,
             processor=processor,
             ends=frozenset(ends if isinstance(ends, list) else [ends]),
@@ -150,7 +181,7 @@ class LocalRuntime:
                 yield tally.done("stopped", name)
                 return
             loaded = self._wait()
-            name = loaded.info.name
+            name, tally.adapter = loaded.info.name, loaded.info.adapter
             told = 0
             while position := self._line.position(ticket, _LOOK_SECONDS):
                 if stop.is_set():

@@ -55,7 +55,7 @@ def place(
     on_cuda = device.startswith("cuda")
     if on_cuda and not torch.cuda.is_available():
         raise EngineError("No CUDA device was found; leave --device out to run on the processor.")
-    free = (torch.cuda.mem_get_info()[0] if on_cuda else psutil.virtual_memory().available) * _HEADROOM
+    free = _free(on_cuda)
     fits = {torch.float32: 4 * parameters <= free, torch.bfloat16: 2 * parameters <= free}
     if dtype is None:
         dtype = torch.float32 if not on_cuda and fits[torch.float32] else torch.bfloat16
@@ -67,6 +67,18 @@ def place(
             f"{free / 1e9:.0f} GB are free; close other programs or take a machine with more memory."
         )
     return Placement(device, dtype, four_bit, _attention(on_cuda), _note(parameters, on_cuda, dtype, four_bit))
+
+
+def fits_beside(folder: Path, device: str, dtype: str) -> bool:
+    """Whether the model of `folder` has room in the memory that is free now, on `device` and as wide as `dtype` (as
+    ModelInfo names it): what decides whether two models may be there at once."""
+    width = 2 * _FOUR_BIT if dtype == "4 bit" else getattr(torch, dtype, torch.float32).itemsize
+    return parameter_count(folder) * width <= _free(device.startswith("cuda"))
+
+
+def _free(on_cuda: bool) -> float:
+    """Bytes that a model may take."""
+    return (torch.cuda.mem_get_info()[0] if on_cuda else psutil.virtual_memory().available) * _HEADROOM
 
 
 def _attention(on_cuda: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 import time
@@ -14,7 +15,7 @@ import numpy as np
 from engine.errors import EngineError
 from engine.events import Answer, Error, Event, Finish, Progress, Queued
 from engine.keye.image_processing import smart_resize
-from engine.runtime.adapters import check_adapter, differs
+from engine.runtime.adapters import check_adapter, differs, idle
 from engine.runtime.base import Decoding, Message, ModelInfo, Status
 from engine.runtime.endpoint import Endpoint, Server, ask
 from engine.runtime.line import Line
@@ -54,6 +55,29 @@ class SGLangRuntime:
 
     def close(self) -> None:
         self._server.close()
+
+    def on(self, model: str | None) -> SGLangRuntime:
+        """A runtime over another server like this one's, on another model (None: the same), not started yet.
+
+        EngineError where the server is not ours to start."""
+        return SGLangRuntime(self._server.on(model))
+
+    def speaking(self, adapter: str | None) -> SGLangRuntime:
+        """The same server, line and adapters, always answering with this adapter (None: with the checkpoint alone)."""
+        other = copy.copy(self)
+        other._adapter = adapter
+        return other
+
+    @property
+    def model(self) -> str | None:
+        """What its server was made for: a folder, a hub id, or None for keye-nano; of a server that is not ours, the
+        folder that it names."""
+        return self._server.model
+
+    @property
+    def start_seconds(self) -> float | None:
+        """How long the server took to be ready when it was last started; None where that is not known."""
+        return self._server.start_seconds
 
     # -- answers ------------------------------------------------------------------------------------------------
 
@@ -164,7 +188,7 @@ class SGLangRuntime:
             _load(endpoint, name, folder)
             if not differs(endpoint, name):
                 ask(endpoint.url, endpoint.api_key, "POST", "/unload_lora_adapter", {"lora_name": name})
-                raise EngineError(f"With the adapter {name} the model answers exactly as without it; train it further.")
+                raise idle(name)
             self._loaded[name] = folder
 
     def unload_adapter(self, name: str) -> None:
@@ -196,9 +220,12 @@ class SGLangRuntime:
         with self._lock:
             if endpoint.epoch == self._epoch:
                 return
-            for name, folder in self._loaded.items():
+            for name, folder in list(self._loaded.items()):
                 if name not in _adapters_of(endpoint):
-                    _load(endpoint, name, folder)
+                    try:
+                        _load(endpoint, name, folder)
+                    except EngineError:  # its folder is gone: whoever asks for it is told, all others are answered
+                        del self._loaded[name]
             self._epoch = endpoint.epoch
 
     def _connected(self) -> Endpoint:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,12 @@ import psutil
 import torch
 
 from engine.errors import EngineError
-from engine.keye.loading import check_weights, load_config, weight_files
+from engine.keye.loading import check_folder
 from engine.keye.modeling import KeyeForConditionalGeneration, KeyeVL1_5ForConditionalGeneration
 from engine.runtime.base import ModelInfo
 from engine.runtime.checkpoint import describe_checkpoint
 from engine.runtime.placement import place
+from engine.runtime.source import name_of
 
 ADAPTER_RANK = 64
 """Largest rank of an adapter; the server sets memory for it aside when it starts."""
@@ -38,15 +38,12 @@ def plan_server(folder: Path, device: str | None, host: str, port: int, extra: S
 
     Raises EngineError where the folder is no checkpoint, its weights do not belong to its config.json, or a machine
     without a GPU cannot hold it."""
-    config = load_config(folder)
+    config = check_folder(folder)
     per_frame = config.model_type == "KeyeVL1_5"
     model_class = KeyeVL1_5ForConditionalGeneration if per_frame else KeyeForConditionalGeneration
-    files = weight_files(folder)
-    if _quantization(folder) is None:  # quantised checkpoints store other shapes under other names
-        check_weights(files, model_class, config)
     own = {
         "--model-path": str(folder.resolve()),
-        "--served-model-name": folder.resolve().name.replace(":", "-"),
+        "--served-model-name": name_of(folder).replace(":", "-"),
         "--host": host,
         "--port": str(port),
         "--max-lora-rank": str(ADAPTER_RANK),
@@ -96,7 +93,3 @@ def _option(extra: Sequence[str], name: str) -> str | None:
         if option.startswith(name + "="):
             return option.partition("=")[2]
     return None
-
-
-def _quantization(folder: Path) -> object:
-    return json.loads((folder / "config.json").read_text("utf-8")).get("quantization_config")

@@ -62,6 +62,7 @@ class Supervisor:
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
         self._epoch = 0
+        self.start_seconds: float | None = None  # from starting the process to being ready, the last time
         # What the server writes aside (videos that came with requests) goes with it, however it ends.
         self._scratch = tempfile.TemporaryDirectory(prefix="keye-", ignore_cleanup_errors=True)
 
@@ -92,6 +93,24 @@ class Supervisor:
         """The process that leads the server's group; None while there is none."""
         process = self._process
         return process.pid if process is not None else None
+
+    @property
+    def model(self) -> str | None:
+        """What it was made for: a folder, a hub id, or None for keye-nano."""
+        return self._model
+
+    def on(self, model: str | None) -> Supervisor:
+        """Another server with the same options and key for another model (None: the same), not started yet. A port
+        that was asked for is free for it once this one is closed."""
+        return Supervisor(
+            self._model if model is None else model,
+            device=self._device,
+            options=self._options,
+            host=self._host,
+            port=self._port,
+            api_key=self.api_key,
+            echo=self._echo,
+        )
 
     def close(self) -> None:
         """Stop the server and wait until its processes are gone."""
@@ -152,8 +171,9 @@ class Supervisor:
             plan = plan_server(folder, self._device, self._host, port, self._options)
             log = ServerLog()
             process = self._spawn(plan, log)
+            began = time.monotonic()
             if self._wait_ready(process, port):
-                was_ready = True
+                was_ready, self.start_seconds = True, time.monotonic() - began
                 self._ready(plan, port)
                 self._watch(process, port)
             self._end_group()

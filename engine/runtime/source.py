@@ -12,6 +12,9 @@ from engine.errors import EngineError
 NANO = Path(__file__).resolve().parents[2] / "assets" / "keye-nano"
 """The demonstration model that ships with the project."""
 
+_PLAIN = {"model": 2, "adapter": 2, "release": 1}
+"""Names that say what a folder is and not whose: of so many folders around it are the names to be told as well."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.json")  # never code, never pickles
 
@@ -42,6 +45,14 @@ def resolve_model(model: str | None, report: Report | None = None) -> Path:
     raise EngineError(
         f"There is no model folder {folder}; give an existing folder or a hub id like Kwai-Keye/Keye-VL-8B-Preview."
     )
+
+
+def name_of(folder: Path) -> str:
+    """What a folder of a model or an adapter is called: its own name, or where that tells nothing the names around it,
+    as of a run's `evening/sft/model`: evening-sft."""
+    folder = folder.resolve()
+    around = [parent.name for parent in folder.parents[: _PLAIN.get(folder.name, 0)] if parent.name]
+    return "-".join(reversed(around)) or folder.name
 
 
 def _download(hub_id: str, report: Report) -> Path:

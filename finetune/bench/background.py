@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.runtime.base import Runtime
+from engine.runtime.served import hold
 from finetune.bench.judge import Judge
 from finetune.bench.open_runtime import requests_in_flight
 from finetune.bench.report import write_report
@@ -43,6 +44,10 @@ class Background:
 
     def state(self) -> State:
         return self._state
+
+    def busy(self) -> str:
+        """Why what is served must stay as it is, one sentence; empty while nothing is measured."""
+        return "A benchmark measures the served model; stop it or wait for its end." if self._state.running else ""
 
     def start(
         self,
@@ -86,16 +91,17 @@ class Background:
 
     def _run(self, plan: Plan, runtime: Runtime, out: Path, judge: Callable[[], Judge | None]) -> None:
         try:
-            run(
-                plan,
-                runtime,
-                out,
-                parallel=requests_in_flight(runtime),
-                judge=judge(),
-                report=lambda progress: self._set(progress=progress),
-                stop=self._stop,
-            )
-            self._set(facts=write_report(plan, runtime.info(), out))
+            with hold(runtime) as answering:  # a run is of one model, whatever is served meanwhile
+                run(
+                    plan,
+                    answering,
+                    out,
+                    parallel=requests_in_flight(answering),
+                    judge=judge(),
+                    report=lambda progress: self._set(progress=progress),
+                    stop=self._stop,
+                )
+                self._set(facts=write_report(plan, answering.info(), out))
         except (FinetuneError, EngineError) as error:
             self._set(error=str(error))
         except Exception as error:  # our own defect: the user is told, the details are in the log

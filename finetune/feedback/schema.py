@@ -282,5 +282,61 @@ def m007_transcripts(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m010_promotions(db: Database) -> None:
+    """What was served in place of the model that the page was started with, and the blind comparisons before that
+    (finetune.feedback.promotions and trials). A model of NULL is the one it was started with."""
+    for statement in (
+        """CREATE TABLE trials (
+            id TEXT PRIMARY KEY NOT NULL,
+            model TEXT,
+            adapter TEXT,
+            run TEXT,
+            seed INTEGER NOT NULL,
+            base TEXT NOT NULL CHECK (json_valid(base)),
+            candidate TEXT NOT NULL CHECK (json_valid(candidate)),
+            conversation TEXT,
+            revealed TEXT,
+            sentence TEXT,
+            created TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE trial_pairs (
+            trial_id TEXT NOT NULL REFERENCES trials(id) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            text TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            mode TEXT NOT NULL,
+            reference TEXT,
+            question TEXT,
+            video TEXT,
+            clip_start REAL,
+            clip_end REAL,
+            left_side TEXT NOT NULL CHECK (left_side IN ('base', 'candidate')),
+            base TEXT CHECK (base IS NULL OR json_valid(base)),
+            candidate TEXT CHECK (candidate IS NULL OR json_valid(candidate)),
+            verdict TEXT CHECK (verdict IN ('base', 'candidate', 'both_good', 'both_bad')),
+            judged TEXT,
+            answers TEXT CHECK (answers IS NULL OR json_valid(answers)),
+            PRIMARY KEY (trial_id, position),
+            CHECK ((verdict IS NULL) = (judged IS NULL))
+        ) STRICT""",
+        """CREATE TABLE promotions (
+            id TEXT PRIMARY KEY NOT NULL,
+            base TEXT NOT NULL,
+            action TEXT NOT NULL CHECK (action IN ('promote', 'roll_back')),
+            model TEXT,
+            adapter TEXT,
+            name TEXT NOT NULL,
+            run TEXT,
+            trial TEXT,
+            replaced TEXT NOT NULL,
+            behind TEXT REFERENCES promotions(id),
+            created TEXT NOT NULL
+        ) STRICT""",
+        "CREATE INDEX promotions_of_base ON promotions(base, id)",
+    ):
+        db.execute(statement)
+
+
 STEPS = tuple(step.name for step in migrations.pending(Database(memory=True, execute_plugins=False)))
 """Every step there is, in order."""

@@ -17,6 +17,7 @@ from finetune.feedback.database import File
 from finetune.feedback.drafts import Drafts
 from finetune.feedback.preferences import Preferences
 from finetune.feedback.process import is_running, this_process
+from finetune.feedback.promotions import Promotions
 from finetune.feedback.rows import (
     Answer,
     AnswerFacts,
@@ -36,6 +37,7 @@ from finetune.feedback.rows import (
     video_of,
 )
 from finetune.feedback.transcripts import Transcripts
+from finetune.feedback.trials import Trials
 from finetune.feedback.votes import Votes
 
 
@@ -53,6 +55,8 @@ class Store:
         self.drafts = Drafts(self._file, self.preferences)
         self.comments = Comments(self._file)
         self.transcripts = Transcripts(self._file)
+        self.promotions = Promotions(self._file)
+        self.trials = Trials(self._file)
         self._recover()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,13 @@ def test_a_taken_port_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> Non
         assert main(["--port", str(taken.getsockname()[1])]) == 2
     told = capsys.readouterr().err
     assert "cannot be used" in told and "PORT=" in told and "Traceback" not in told
+
+
+def test_what_was_started_with_is_told_whatever_the_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    wanted = str((tmp_path / "model").resolve())
+    assert AppConfig(model="model").started_with == AppConfig(model=wanted + "/").started_with == wanted
+    assert AppConfig().started_with.endswith("assets/keye-nano")
+    assert AppConfig(model="Kwai-Keye/Keye-VL-8B-Preview").started_with == "Kwai-Keye/Keye-VL-8B-Preview"
+    assert AppConfig(runtime="http://host:30000").started_with == "http://host:30000"

@@ -34,6 +34,8 @@ SPOKEN = (
     ROOT / "app" / "commenting.py",
     ROOT / "finetune" / "skills.py",
     ROOT / "finetune" / "wishes.py",
+    ROOT / "app" / "promote.py",
+    ROOT / "finetune" / "serving.py",
 )
 """The files whose sentences reach the page."""
 ASKING = ("skills.py", "wishes.py")

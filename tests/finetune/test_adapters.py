@@ -129,7 +129,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     save_adapter(adapted, tmp_path / "adapter")
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     save_file({name: torch.zeros(3, 5) for name in load_file(weights)}, weights)
-    with pytest.raises(FinetuneError, match="does not fit the model"):
+    with pytest.raises(EngineError, match="does not fit the model"):
         merge_adapter(NANO, tmp_path / "adapter", tmp_path / "merged")
     (tmp_path / "adapter" / "adapter_model.bin").write_bytes(b"a pickle")
     with pytest.raises(EngineError, match=r"no \.bin file"):

@@ -303,6 +303,62 @@ INSERT INTO transcripts VALUES ('ccccccccccccccccccccccccccccccccccccccccccccccc
     'speech', 'en', '[[0.5, 1.5, "Meow."]]', '2025-05-01T00:00:00.000Z');
 """
 )
+# What version 10 added.
+VERSION_10 = (
+    VERSION_7
+    + """
+CREATE TABLE trials (
+    id TEXT PRIMARY KEY NOT NULL,
+    model TEXT,
+    adapter TEXT,
+    run TEXT,
+    seed INTEGER NOT NULL,
+    base TEXT NOT NULL CHECK (json_valid(base)),
+    candidate TEXT NOT NULL CHECK (json_valid(candidate)),
+    conversation TEXT,
+    revealed TEXT,
+    sentence TEXT,
+    created TEXT NOT NULL
+) STRICT;
+CREATE TABLE trial_pairs (
+    trial_id TEXT NOT NULL REFERENCES trials(id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    reference TEXT,
+    question TEXT,
+    video TEXT,
+    clip_start REAL,
+    clip_end REAL,
+    left_side TEXT NOT NULL CHECK (left_side IN ('base', 'candidate')),
+    base TEXT CHECK (base IS NULL OR json_valid(base)),
+    candidate TEXT CHECK (candidate IS NULL OR json_valid(candidate)),
+    verdict TEXT CHECK (verdict IN ('base', 'candidate', 'both_good', 'both_bad')),
+    judged TEXT,
+    answers TEXT CHECK (answers IS NULL OR json_valid(answers)),
+    PRIMARY KEY (trial_id, position),
+    CHECK ((verdict IS NULL) = (judged IS NULL))
+) STRICT;
+CREATE TABLE promotions (
+    id TEXT PRIMARY KEY NOT NULL,
+    base TEXT NOT NULL,
+    action TEXT NOT NULL CHECK (action IN ('promote', 'roll_back')),
+    model TEXT,
+    adapter TEXT,
+    name TEXT NOT NULL,
+    run TEXT,
+    trial TEXT,
+    replaced TEXT NOT NULL,
+    behind TEXT REFERENCES promotions(id),
+    created TEXT NOT NULL
+) STRICT;
+CREATE INDEX promotions_of_base ON promotions(base, id);
+INSERT INTO "_sqlite_migrations" VALUES (10, 'keye_studio', 'm010_promotions', '2025-10-01 00:00:00.000000+00:00');
+INSERT INTO promotions VALUES ('p1', '/m/nano', 'promote', '/runs/nano/sft/model', NULL, 'nano-sft', NULL, NULL,
+    'keye-nano', NULL, '2025-10-01T00:00:00.000Z');
+"""
+)
 OLD = {
     "m001_conversations": VERSION_1,
     "m002_reasoning": VERSION_2,
@@ -311,6 +367,7 @@ OLD = {
     "m005_votes": VERSION_5,
     "m006_comments": VERSION_6,
     "m007_transcripts": VERSION_7,
+    "m010_promotions": VERSION_10,
 }
 
 
@@ -411,7 +468,7 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 16 and all(strict for _, strict in kinds)
+    assert len(kinds) == 19 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:

@@ -1,0 +1,144 @@
+"""The Models tab in a real browser, with the model that ships: compare blind, promote, ask, roll back."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from engine.runtime.adapters import adapter_name
+from finetune.feedback import Runs, Store
+from tests.e2e.conftest import PATIENCE, ROOT, Site, free_port, open_page
+from tests.models import trained_adapter
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_adapter(tmp_path_factory.mktemp("runs") / "evening" / "sft" / "adapter", 0.05)
+
+
+@pytest.fixture
+def own_site(tmp_path: Path, adapter: Path) -> Iterator[Site]:
+    """A page of its own: what is served must not change under other tests. Its store knows one run."""
+    data = tmp_path / "data"
+    Store(data / "studio.sqlite").close()
+    runs = Runs(data / "studio.sqlite")
+    run = runs.begin("evening", {}, adapter.parents[1], seed=0, code="1")
+    runs.stage_begun(run.id, "sft", 0)
+    runs.stage_done(run.id, "sft", folder=adapter.parent / "model")
+    runs.finished(run.id, "done")
+    runs.close()
+    yield from started(data)
+
+
+def started(data: Path) -> Iterator[Site]:
+    port = free_port()
+    with (data / "app.log").open("a+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "--port", str(port), "--data", str(data)],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(1500):
+                assert process.poll() is None, (data / "app.log").read_text()
+                try:
+                    urllib.request.urlopen(url, timeout=5).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield Site(url, data)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(120)
+    text = (data / "app.log").read_text()
+    assert "Traceback" not in text, text
+
+
+def ask(page: Page, question: str) -> str:
+    """Ask about the first demo clip; the line that says how it was answered."""
+    page.get_by_role("tab", name="Ask").click()
+    if not page.locator("#ks-strip .ks-frame").count():
+        page.locator(".ks-demo").first.click()
+        page.wait_for_selector("#ks-strip .ks-frame")
+    page.locator("#ks-question textarea").fill(question)
+    count = page.locator("#ks-chat small", has_text="visual tokens").count()
+    page.locator("#ks-ask").click()
+    facts = page.locator("#ks-chat small", has_text="visual tokens")
+    expect(facts).to_have_count(count + 1)
+    return facts.last.inner_text()
+
+
+def test_compare_blind_promote_ask_roll_back(context: BrowserContext, own_site: Site, adapter: Path) -> None:
+    name = adapter_name(adapter)
+    page = open_page(context, own_site.url)
+    assert name not in ask(page, "How many shapes are there?")
+    page.get_by_role("tab", name="Models").click()
+    expect(page.locator("#kp-now")).to_contain_text("keye-nano")
+    expect(page.locator("#kp-back")).to_be_hidden()
+    page.locator("#kp-start").click()
+    expect(page.locator("#kp-problem")).to_contain_text("Choose what a run has made")
+    page.locator("#kp-candidate input").click()
+    page.get_by_role("option", name=re.compile("evening · sft")).click()
+    page.locator("#kp-world input").fill("4")
+    page.locator("#kp-start").click()
+
+    pair = page.locator("#kp-pair .kp-pair")
+    expect(page.locator("#kp-start")).to_be_visible()  # both have answered
+    expect(pair).to_contain_text("Question 1 of 4")
+    expect(pair.locator("video")).to_be_visible()
+    verdicts = ("A is better", "B is better", "Both good", "Both bad")
+    for n, verdict in enumerate(verdicts, 1):
+        assert name not in page.locator("#kp-pair").inner_text()  # blind
+        assert "points" not in page.locator("#kp-summary").inner_text()
+        expect(page.locator("#kp-pair .kp-head")).to_contain_text(f"Question {n} of 4")
+        pair.get_by_role("button", name=verdict).click()
+    summary = page.locator("#kp-summary .kp-card")
+    expect(summary).to_contain_text("Right by the references, 4 questions")
+    expect(summary).to_contain_text("sign test")
+    expect(page.locator("#kp-pair")).to_contain_text(name)  # it is told now
+
+    store = Store(own_site.data / "studio.sqlite")
+    trial = store.trials.newest()
+    assert trial is not None
+    said = [p.verdict for p in store.trials.pairs(trial.id)]
+    lefts = [p.left for p in store.trials.pairs(trial.id)]
+    others = {"base": "candidate", "candidate": "base"}
+    assert said == [lefts[0], others[lefts[1]], "both_good", "both_bad"]  # what stood on that side
+    expect(page.locator("#kp-promote")).to_have_text(f"Promote keye-nano + {name}")
+    page.locator("#kp-promote").click()
+    expect(page.locator("#kp-now .kp-name")).to_have_text(f"keye-nano + {name}")
+    expect(page.locator("#ks-model")).to_contain_text(name)
+    assert f"keye-nano + {name}" in ask(page, "How many shapes are there?")
+
+    page.reload()
+    page.wait_for_selector("#ks-model .ks-ready")
+    expect(page.locator("#ks-model")).to_contain_text(name)
+    page.get_by_role("tab", name="Models").click()
+    page.locator("#ks-language").get_by_text("中文").click()
+    expect(page.locator("#kp-back")).to_have_text("撤回")
+    page.locator("#kp-back").click()
+    expect(page.locator("#kp-now .kp-name")).to_have_text("keye-nano")
+    page.locator("#ks-language").get_by_text("EN").click()
+    expect(page.locator("#kp-back")).to_be_hidden()
+    assert name not in ask(page, "How many shapes are there?")
+    [talk] = store.conversations()
+    speakers = [turn.answers[-1].adapter for turn in store.conversation(talk.id).turns]
+    assert speakers == [None, name, None]
+    texts = [turn.answers[-1].checkpoint for turn in store.conversation(talk.id).turns]
+    assert len(set(texts)) == 1
+    store.close()
