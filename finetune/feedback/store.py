@@ -55,6 +55,10 @@ class Store:
         """`with store.transaction():` makes the calls in the block one: all of them are saved, or none."""
         return self._file.transaction()
 
+    def snapshot(self) -> AbstractContextManager[Database]:
+        """`with store.snapshot() as db:` all reads in the block see the same moment."""
+        return self._file.snapshot()
+
     def close(self) -> None:
         """Close the file for all threads, when none uses the store any more. Nothing has to be saved first."""
         self._file.close()
