@@ -9,6 +9,7 @@ import gradio as gr
 from app.ask import AskTab
 from app.bench import BenchTab
 from app.config import AppConfig
+from app.data import DataTab
 from app.demos import load_demos
 from app.studio import Studio
 from engine.runtime.choose import make_runtime
@@ -21,6 +22,7 @@ def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title="Keye Studio", fill_width=True) as page:
         ask = AskTab(page, studio, load_demos())
         with ask.tabs:
+            DataTab(page, studio, ask)
             BenchTab(page, studio, ask)
     return page
 
@@ -41,7 +43,9 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
         enable_monitoring=False,
         footer_links=[],
         max_file_size=int(config.max_upload_gb * 1e9),
-        allowed_paths=[str(folder.resolve()) for folder in (studio.library.folder, studio.bench_folder)],
+        allowed_paths=[
+            str(folder.resolve()) for folder in (studio.library.folder, studio.bench_folder, studio.dataset.folder)
+        ],
         favicon_path=_ASSETS / "favicon.svg",
         theme=_theme(),
         css_paths=[_ASSETS / "style.css", _ASSETS / "report.css"],

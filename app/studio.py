@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from app.config import AppConfig
+from app.dataset import Dataset
 from app.errors import AppError
 from app.jobs import Job, Snapshot
 from app.library import Library, disk_problem
@@ -82,6 +83,7 @@ class Studio:
         self.runtime = runtime
         self.bench = Background()
         self.bench_folder = config.data / "bench"
+        self.dataset = Dataset(self.store, self.library, config.data / "exports")
         # By conversation: one, or the left and the right of a comparison. Finished ones stay until the next question.
         self._jobs: dict[str, tuple[Job, ...]] = {}
         self._lock = threading.Lock()
@@ -323,6 +325,7 @@ class Studio:
         for job in jobs:
             job.stop()
         self.bench.close()
+        self.dataset.close()
         _stop(jobs, 10)
         self.runtime.close()
 

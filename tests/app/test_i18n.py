@@ -28,6 +28,7 @@ SPOKEN = (
         for name in ("background", "predictions", "registry", "run", "tables")
     ),
     ROOT / "app" / "bench.py",
+    ROOT / "app" / "dataset.py",
 )
 """The files whose sentences reach the page."""
 
