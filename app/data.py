@@ -189,7 +189,10 @@ class DataTab:
         """The page of the list that a view looks at, its count, and the buttons that lead on."""
         try:
             page = self.dataset.page(view.filters, view.trail[-1])
-            total, exact = count(self.dataset.store, view.filters)
+            if len(view.trail) == 1 and page.next is None:
+                total, exact = len(page.entries), True
+            else:
+                total, exact = count(self.dataset.store, view.filters)
         except USER_ERRORS as error:
             told = gr.HTML(problem_html(translate(str(error), view.lang)), visible=True)
             return {self.view: view, self.problem: told}

@@ -7,6 +7,7 @@ import queue
 import threading
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -162,7 +163,8 @@ def _archive(file: Path) -> Path:
             f"{target} cannot be written ({error.strerror or error}); free some space or choose another place."
         ) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
     return target
 
 

@@ -25,12 +25,13 @@ from finetune.feedback.splits import SIDE, Side, edge_of, share_in
 from finetune.feedback.store import Store
 
 PAGE = 24
-SECONDS = 0.15
+SECONDS = 0.1
 """For finding the rows of a page, and as much again for counting them all."""
 
 LONGEST = 20_000  # characters of a correction
 BY_HAND = "by hand"
-_WINDOW, _WIDEST = 2_000, 50_000  # rows of the list that are looked through at once
+_WINDOW = 2_000  # rows of the list that are looked through at once, at first
+_SHORT, _LONG = 0.01, 0.03  # seconds that should go by between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,8 @@ def count(store: Store, filters: Filters = ALL, seconds: float = SECONDS) -> tup
     """How many entries fit, and whether that is all: False where the time was over before the end of the list."""
     with store.snapshot() as db:
         query = query_of(db, filters)
-        if query.where == "1":
-            first, last = filters.days()
-            return int(
-                db.execute("SELECT count(*) FROM listing WHERE n >= ? AND n < ?", [first, last]).fetchone()[0]
-            ), True
+        if filters == ALL:
+            return int(db.execute("SELECT count(*) FROM listing").fetchone()[0]), True
         total, low = 0, None
         for below, ended in _windows(db, query.few, filters, None, seconds):
             low = below
@@ -149,7 +147,8 @@ def _windows(
     which is None after the last; `whole`: all of it at once."""
     first, last = filters.days()
     top = last if before is None else min(before, last)
-    deadline, width = time.monotonic() + seconds, _WINDOW
+    began, width = time.monotonic(), _WINDOW
+    deadline = began + seconds
     while True:
         low = None
         if not whole:
@@ -157,9 +156,12 @@ def _windows(
             row = db.execute(sql, [top, first, width - 1]).fetchone()
             low = None if row is None else row[0]
         yield low, (first if low is None else low, top)
-        if low is None or time.monotonic() > deadline:
+        moment = time.monotonic()
+        if low is None or moment > deadline:
             return
-        top, width = low, min(2 * width, _WIDEST)
+        if not _SHORT <= moment - began <= _LONG:
+            width = 2 * width if moment - began < _SHORT else max(1, width // 2)
+        top, began = low, moment
 
 
 def _entries(db: Database, places: Sequence[int]) -> tuple[Entry, ...]:

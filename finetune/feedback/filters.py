@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
@@ -81,47 +82,40 @@ def query_of(db: Database, filters: Filters) -> Query:
     joins: list[str] = []
     where: list[str] = []
     values: list[Any] = []
-    indexed = [word for word in filters.words if len(word) >= _SHORT]
-    spoken = _spoken(db, filters.words) if "transcripts" in tables else []
-    if spoken:  # what is said in a video is found as well, and then the texts are read instead of their index
-        indexed = []
-    if indexed:
-        joins.append("JOIN search s ON s.rowid = l.n")
-        where.append("search MATCH ?")
-        values.append(" AND ".join('"' + word.replace('"', '""') + '"' for word in indexed))
-    if len(indexed) < len(filters.words):
-        joins.append("JOIN search_content t ON t.id = l.n")
-        said = [word for word in filters.words if word not in indexed]
-        anywhere = " OR ".join(f"t.{column} LIKE ? ESCAPE '\\'" for column in ("c0", "c1", "c2"))
-        texts = " AND ".join([f"({anywhere})"] * len(said))
-        where.append(f"({texts} OR l.video IN ({', '.join('?' * len(spoken))}))" if spoken else texts)
-        values += [like for word in said for like in [_like(word)] * 3] + spoken
-    for column, wanted in (("mode", filters.mode), ("model", filters.model), ("language", filters.language)):
+    few = False
+    for column in ("mode", "model", "language", "video"):
+        wanted = getattr(filters, column)
         if wanted is not None:
-            where.append(f"l.{column} = ?")
+            rows = f"SELECT n FROM listing WHERE {column} = ?"
+            scarce = _few(db, rows, [clean(wanted)])
+            few |= scarce
+            where.append(f"l.n IN ({rows})" if scarce else f"+l.{column} = ?")  # +: not by its index, but by place
             values.append(clean(wanted))
-    if filters.video is not None:
-        where.append("l.video = ?")
-        values.append(clean(filters.video))
+    for mark in sorted(filters.has):
+        rows = _marked(mark, tables)
+        scarce = _few(db, rows)
+        few |= scarce
+        where.append(f"l.n IN ({rows})" if scarce else f"l.n = (SELECT m.n FROM ({rows}) m WHERE m.n = l.n LIMIT 1)")
+    for mark in sorted(filters.lacks):
+        where.append(f"NOT EXISTS (SELECT 1 FROM ({_marked(mark, tables)}) m WHERE m.n = l.n)")
     if filters.side is not None:
         joins.append("LEFT JOIN looks k ON k.video = l.video")
         where.append(f"{SIDE.format(video='l.video', edge='?')} = ?")
         values += [edge_of(share_in(db)), filters.side]
-    few = False
-    for mark in sorted(filters.has):
-        answers = _marked(mark, tables)
-        if mark == "finding":
-            where.append("l.finding IS NOT NULL")
-        elif _few(db, mark, tables):
-            few = True
-            where.append(f"l.n IN (SELECT d.n FROM ({answers}) m JOIN listing d ON d.answer_id = m.answer_id)")
-        else:
-            where.append(f"EXISTS (SELECT 1 FROM ({answers}) m WHERE m.answer_id = l.answer_id)")
-    for mark in sorted(filters.lacks):
-        if mark == "finding":
-            where.append("l.finding IS NULL")
-        else:
-            where.append(f"NOT EXISTS (SELECT 1 FROM ({_marked(mark, tables)}) m WHERE m.answer_id = l.answer_id)")
+    spoken = _spoken(db, filters.words) if "transcripts" in tables else []
+    # Where few rows are left, or what is said in a video is to be found too, the texts are read, not their index.
+    indexed = [] if few or spoken else [word for word in filters.words if len(word) >= _SHORT]
+    read = [word for word in filters.words if word not in indexed]
+    if indexed:
+        joins.append("JOIN search s ON s.rowid = l.n")
+        where.append("search MATCH ?")
+        values.append(" AND ".join('"' + word.replace('"', '""') + '"' for word in indexed))
+    if read:
+        joins.append("JOIN search_content t ON t.id = l.n")
+        anywhere = " OR ".join(f"t.{column} LIKE ? ESCAPE '\\'" for column in ("c0", "c1", "c2"))
+        texts = " AND ".join([f"({anywhere})"] * len(read))
+        where.append(f"({texts} OR l.video IN ({', '.join('?' * len(spoken))}))" if spoken else texts)
+        values += [like for word in read for like in [_like(word)] * 3] + spoken
     return Query(
         source=f"listing l {' '.join(joins)}".strip(),
         where=" AND ".join(where) or "1",
@@ -136,26 +130,28 @@ ALL = Filters()
 
 
 def _marked(mark: Has, tables: set[str]) -> str:
-    """The ids of the answers with a mark, perhaps several times, as a SELECT."""
-    if mark == "correction":
-        return "SELECT rejected_id AS answer_id FROM preferences WHERE source = 'correction' AND revoked IS NULL"
-    if mark == "preference":
-        return (
-            "SELECT rejected_id AS answer_id FROM preferences WHERE source <> 'correction' AND revoked IS NULL "
-            "UNION ALL SELECT chosen_id FROM preferences WHERE source <> 'correction' AND revoked IS NULL"
-        )
-    if mark == "vote":
-        return VOTES if "votes" in tables else "SELECT NULL AS answer_id WHERE 0"
-    return "SELECT answer_id FROM exclusions"
+    """The places of the answers with a mark, perhaps several times, as a SELECT of n."""
+    if mark == "finding":
+        return "SELECT n FROM listing WHERE finding IS NOT NULL"
+    if mark == "excluded":
+        said = "SELECT answer_id FROM exclusions"
+    elif mark == "vote":
+        said = "SELECT answer_id FROM votes WHERE revoked IS NULL" if "votes" in tables else _NONE
+    elif mark == "correction":
+        said = "SELECT rejected_id AS answer_id FROM preferences WHERE source = 'correction' AND revoked IS NULL"
+    else:
+        held = "FROM preferences WHERE source <> 'correction' AND revoked IS NULL"
+        said = f"SELECT rejected_id AS answer_id {held} UNION ALL SELECT chosen_id {held}"
+    return f"SELECT d.n FROM ({said}) s JOIN listing d ON d.answer_id = s.answer_id"
 
 
-VOTES = "SELECT answer_id FROM votes WHERE revoked IS NULL"
-"""The answers with a vote in force."""
+_NONE = "SELECT NULL AS answer_id WHERE 0"
 
 
-def _few(db: Database, mark: Has, tables: set[str]) -> bool:
-    sql = f"SELECT count(*) FROM (SELECT 1 FROM ({_marked(mark, tables)}) LIMIT {FEW + 1})"
-    return int(db.execute(sql).fetchone()[0]) <= FEW
+def _few(db: Database, rows: str, values: Sequence[Any] = ()) -> bool:
+    """Whether a SELECT has few rows, without counting more than these."""
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM ({rows}) LIMIT {FEW + 1})"
+    return int(db.execute(sql, list(values)).fetchone()[0]) <= FEW
 
 
 def _spoken(db: Database, words: list[str]) -> list[str]:
