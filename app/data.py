@@ -133,22 +133,30 @@ class DataTab:
         return {**self._rows(replace(view, trail=(None,))), self.model: self._models(view.lang)}
 
     def search(
-        self, view: View, text: str, mark: str, side: str, mode: str, model: str, spoken: str, first: str, last: str
+        self,
+        view: View,
+        text: str | None,
+        mark: str | None,
+        side: str | None,
+        mode: str | None,
+        model: str | None,
+        spoken: str | None,
+        first: str | None,
+        last: str | None,
     ) -> Updates:
-        """Something else is looked for: its newest page."""
-        has, lacks = (frozenset([mark]), frozenset()) if mark in get_args(Has) else (frozenset(), frozenset())
-        if mark == "included":
-            lacks = frozenset(["excluded"])
+        """Something else is looked for: its newest page. A box that nobody wrote into may hold nothing at all."""
+        has: frozenset[Has] = frozenset(one for one in get_args(Has) if one == mark)
+        lacks: frozenset[Has] = frozenset(["excluded"] if mark == "included" else [])
         filters = Filters(
-            text=text.strip(),
-            has=has,  # type: ignore[arg-type]
-            lacks=lacks,  # type: ignore[arg-type]
+            text=(text or "").strip(),
+            has=has,
+            lacks=lacks,
             mode=mode or None,
             model=model or None,
             language=spoken or None,
             side=side or None,  # type: ignore[arg-type]
-            first_day=first.strip() or None,
-            last_day=last.strip() or None,
+            first_day=(first or "").strip() or None,
+            last_day=(last or "").strip() or None,
         )
         return self._rows(replace(view, filters=filters, trail=(None,)))
 
