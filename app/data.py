@@ -100,23 +100,25 @@ class DataTab:
         labels = [*asked, self.tab, self.intro, self.more, self.sift, self.sift_note, self.share, self.files]
         words = [*labels, self.format, self.videos, self.upload, *buttons, *rows, *state]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(self.open_page, [ask.remembered, self.view], words, **quiet)
-        ask.language.input(self.set_language, [ask.language, self.view], words, **quiet)
-        self.tab.select(self.refresh, [self.view], [*rows, self.model], **quiet)
+        # One after the other, so that what was asked for last is what is shown last.
+        listed = {**quiet, "concurrency_id": "kd-list", "concurrency_limit": 1}
+        page.load(self.open_page, [ask.remembered, self.view], words, **listed)
+        ask.language.input(self.set_language, [ask.language, self.view], words, **listed)
+        self.tab.select(self.refresh, [self.view], [*rows, self.model], **listed)
         for box in (self.text, self.first, self.last):
-            box.input(self.search, [self.view, *asked], rows, trigger_mode="always_last", **quiet)
+            box.input(self.search, [self.view, *asked], rows, trigger_mode="always_last", **listed)
         for choice in (self.mark, self.side, self.mode, self.model, self.spoken):
-            choice.input(self.search, [self.view, *asked], rows, trigger_mode="always_last", **quiet)
-        self.older.click(self.go_older, [self.view], rows, **quiet)
-        self.newer.click(self.go_newer, [self.view], rows, **quiet)
-        self.list.select(self.act, [self.view], rows, **quiet)
-        self.share.release(self.set_share, [self.view, self.share], rows, **quiet)
+            choice.input(self.search, [self.view, *asked], rows, trigger_mode="always_last", **listed)
+        self.older.click(self.go_older, [self.view], rows, **listed)
+        self.newer.click(self.go_newer, [self.view], rows, **listed)
+        self.list.select(self.act, [self.view], rows, **listed)
+        self.share.release(self.set_share, [self.view, self.share], rows, **listed)
         self.check.click(self.begin_check, [self.view], [*state, self.problem], **quiet)
-        self.drop.click(self.exclude_found, [self.view], rows, **quiet)
+        self.drop.click(self.exclude_found, [self.view], rows, **listed)
         self.export.click(self.begin_export, [self.view, self.format, self.videos], [*state, self.problem], **quiet)
         self.upload.upload(self.begin_import, [self.view, self.upload], [*state, self.problem, self.upload], **quiet)
         self.stop.click(self.stop_work, [self.view], state, concurrency_limit=None, **quiet)
-        self.ticker.tick(self.tick, [self.view], [*rows, *state], concurrency_limit=None, **quiet)
+        self.ticker.tick(self.tick, [self.view], [*rows, *state], **listed)
 
     # -- the list -----------------------------------------------------------------------------------------------
 
