@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from app.errors import AppError
 from engine.errors import EngineError
-from engine.video import VideoInfo, content_hash, probe
+from engine.video import VideoInfo, probe
 from engine.video.proxy import make_player_copy, plays_in_browsers
-
-_BESIDE = (".player.mp4", ".sound.json", ".part")  # what lies beside a video and is none
+from finetune.feedback.videos import find_video, keep_video
 
 
 class Library:
@@ -35,24 +32,14 @@ class Library:
         """Take a file in: its content hash and what it is. The upload itself is left where it is.
 
         Raises EngineError where it is not a video and AppError where the disk is full."""
-        info = probe(upload)
-        sha = content_hash(upload)
-        target = self.folder / f"{sha}{upload.suffix.lower()[:8] or '.video'}"
-        if (kept := self.find(sha)) is not None:
-            return sha, probe(kept)
-        partial = target.with_suffix(f".{threading.get_ident()}.part")
         try:
-            _link_or_copy(upload, partial)
-            partial.replace(target)
+            return keep_video(self.folder, upload)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise disk_problem(error, self.folder) from error
-        return sha, probe(target) if info.path != target else info
 
     def find(self, sha: str) -> Path | None:
         """The kept file with this content, if it is still there."""
-        files = (f for f in self.folder.glob(f"{sha}.*") if not f.name.endswith(_BESIDE))
-        return next(files, None)
+        return find_video(self.folder, sha)
 
     def player_file(self, sha: str) -> Path | None:
         """What the browser should play: the file itself, a copy made earlier, or None if a copy must be made."""
@@ -93,10 +80,3 @@ def disk_problem(error: OSError, folder: Path) -> AppError:
     return AppError(
         f"{folder} cannot be written ({error.strerror}); check its permissions or name another with --data."
     )
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)  # no second copy of a large upload where both are on one disk
-    except OSError:
-        shutil.copyfile(source, target)

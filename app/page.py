@@ -10,6 +10,7 @@ from app.ask import AskTab
 from app.bench import BenchTab
 from app.comments import CommentTab
 from app.config import AppConfig
+from app.data import DataTab
 from app.demos import load_demos
 from app.promote import PromoteTab
 from app.rounds import memory
@@ -28,6 +29,7 @@ def build(studio: Studio) -> gr.Blocks:
         with ask.tabs:
             CommentTab(page, studio, ask, comments)
             SkillsTab(page, studio, ask, skills)
+            DataTab(page, studio, ask)
             BenchTab(page, studio, ask)
             PromoteTab(page, studio, ask)
     return page
@@ -50,7 +52,13 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
         footer_links=[],
         max_file_size=int(config.max_upload_gb * 1e9),
         allowed_paths=[
-            str(folder.resolve()) for folder in (studio.library.folder, studio.bench_folder, studio.serving.folder)
+            str(folder.resolve())
+            for folder in (
+                studio.library.folder,
+                studio.bench_folder,
+                studio.serving.folder,
+                studio.dataset.folder,
+            )
         ],
         favicon_path=_ASSETS / "favicon.svg",
         theme=_theme(),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app.commenting import Commenter
 from app.config import AppConfig
+from app.dataset import Dataset
 from app.errors import AppError
 from app.hearing import Hearing, speech_model
 from app.jobs import Job, Snapshot
@@ -95,6 +96,7 @@ class Studio:
         self.runtime = self.serving.served
         self.hearing = Hearing(self.store, self.library, speech_model(config))
         self.comments = Commenter(self.store, self.library, self.runtime)
+        self.dataset = Dataset(self.store, self.library, config.data / "exports")
         # By conversation: one, or the left and the right of a comparison. Finished ones stay until the next question.
         self._jobs: dict[str, tuple[Job, ...]] = {}
         self._lock = threading.Lock()
@@ -387,6 +389,7 @@ class Studio:
         self.comments.close()
         self.hearing.close()
         self.serving.close()
+        self.dataset.close()
         _stop(jobs, 10)
         self.runtime.close()
 

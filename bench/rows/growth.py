@@ -155,9 +155,12 @@ def pages(data: Path) -> list[tuple[str, Callable[[], object]]]:
     """What the page shows at each place, as its handlers make it: (name, the work)."""
     from app.chat import chat_messages
     from app.config import AppConfig
+    from app.data_view import count_html, list_html
     from app.studio import Studio
     from app.views import conversations_html
     from engine.runtime.local import LocalRuntime
+    from finetune.feedback.browse import count
+    from finetune.feedback.filters import Filters
 
     studio = Studio(AppConfig(data=data), LocalRuntime())
     conversations = studio.conversations()
@@ -169,9 +172,18 @@ def pages(data: Path) -> list[tuple[str, Callable[[], object]]]:
     def conversation(which: str) -> object:
         return chat_messages(studio.turns(which), None, "en")
 
+    def data(text: str) -> object:
+        filters = Filters(text=text)
+        page = studio.dataset.page(filters)
+        total = count(studio.store, filters)
+        return list_html(page, studio.dataset.picture, bool(text), "en") + count_html(*total, "en")
+
     found: list[tuple[str, Callable[[], object]]] = [
         ("the list of conversations", history),
         ("a conversation of ten questions", partial(conversation, usual)),
+        ("everything collected", partial(data, "")),
+        ("everything that says a word", partial(data, "circle")),
+        ("two letters that nobody wrote", partial(data, "zq")),
     ]
     if studio.store.turns(_id(0)):
         found.append(("the longest conversation", partial(conversation, _id(0))))

@@ -88,6 +88,13 @@ class Index(Generic[Name]):
         return [name for other in candidates for name in self._names[other]]
 
 
+def alike(index: Index[Name], seen: Sequence[Bits]) -> list[Name]:
+    """The names under which most of what `seen` shows was taken up: of a video, more than half of its frames."""
+    telling = [bits for bits in seen if tells(bits)]
+    counts = Counter(name for bits in telling for name in set(index.find(bits)))
+    return [name for name, count in counts.items() if 2 * count > len(telling)]
+
+
 def _minhash(bits: Bits) -> MinHash:
     made = MinHash(num_perm=PERMUTATIONS)
     made.update_batch([bytes([bit]) for bit in sorted(bits)])
@@ -176,13 +183,11 @@ def _known(item: Item) -> int:
 
 def _twins(index: Index[tuple[int, int]], seen: Sequence[tuple[Bits, ...]]) -> list[int]:
     """The numbers of the items that look like one whose media look like `seen`, place by place."""
-    alike: set[int] | None = None
+    common: set[int] | None = None
     for place, sets in enumerate(seen):
-        telling = [bits for bits in sets if tells(bits)]
-        counts = Counter(number for bits in telling for number, where in set(index.find(bits)) if where == place)
-        here = {number for number, count in counts.items() if 2 * count > len(telling)}
-        alike = here if alike is None else alike & here
-    return sorted(alike or ())
+        here = {number for number, where in alike(index, sets) if where == place}
+        common = here if common is None else common & here
+    return sorted(common or ())
 
 
 def decontaminate(

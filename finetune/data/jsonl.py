@@ -101,7 +101,7 @@ def read_jsonl(
     with ThreadPoolExecutor(threads) as pool:
         try:
             for file, path in enumerate(files):
-                for line, offset, text in _lines(path):
+                for line, offset, text in lines_of(path):
                     waiting.append((file, line, offset, pool.submit(_check, text, path, line, measure)))
                     if len(waiting) > 8 * threads:
                         take()
@@ -137,7 +137,7 @@ def _check(text: bytes, path: Path, line: int, measure: Callable[[Row], int]) ->
     return out
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+def lines_of(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Line number, offset and bytes of every line that is not blank."""
     try:
         with path.open("rb") as stream:

@@ -22,7 +22,7 @@ from finetune.errors import FinetuneError
 MARKS = ("<image>", "<video>")
 """Where a row's text holds a medium. A caption that holds one of these itself would shift all that follow."""
 
-_CONTROL_TOKEN = re.compile(r"<\|[^<>|]{1,40}\|>")
+CONTROL_TOKEN = re.compile(r"<\|[^<>|]{1,40}\|>")
 _MARKUP = re.compile(r"</?(?:a|b|br|div|font|h[1-6]|i|img|li|p|script|span|style|table|td|tr|ul)\b[^<>]{0,500}>", re.I)
 _ASPECT = 200  # longer than this the published resizing refuses a picture (KEYE.md §7.1)
 
@@ -105,7 +105,7 @@ def wrong_with(text: str, limits: TextLimits, language: str = "") -> str:
         return "a text is too long"
     if any(mark in said for mark in MARKS):
         return "a text holds the mark of a medium"
-    if _CONTROL_TOKEN.search(said):
+    if CONTROL_TOKEN.search(said):
         return "a text holds a control token"
     if is_garbled(said):
         return "a text is garbled"
@@ -191,8 +191,14 @@ def _wrong_medium(folder: Path, medium: Medium, limits: MediaLimits) -> tuple[st
         return "a video cannot be read", str(error)
     except MemoryError:
         return f"the memory does not hold a {medium.kind}", path.name
+    why = wrong_size(height, width, limits)
+    return why, f"{width}×{height}" if why else ""
+
+
+def wrong_size(height: int, width: int, limits: MediaLimits) -> str:
+    """Why a picture of so many pixels is of no use, in a few words; empty where nothing is wrong with it."""
     if min(height, width) < limits.smallest:
-        return "the resolution is too low", f"{width}×{height}"
+        return "the resolution is too low"
     if max(height, width) > _ASPECT * min(height, width):
-        return "a medium is too oblong", f"{width}×{height}"
-    return "", ""
+        return "a medium is too oblong"
+    return ""

@@ -283,6 +283,94 @@ def m007_transcripts(db: Database) -> None:
 
 
 @migrations()
+def m008_data(db: Database) -> None:
+    """What the browser of everything collected looks into (finetune.feedback.browse).
+
+    `listing` has a narrow row for every answer that has ended with a text, and `search` its words; triggers keep both.
+    Their number `n` is the answer's time in milliseconds times 2^20 and a count within the millisecond, so that a page
+    and a range of days are ranges of it. `looks` says which videos look alike and on which side of the split a person
+    put them, `exclusions` which answers nothing is to be learnt from."""
+    ms = "CAST(strftime('%s', {0}) AS INTEGER) * 1000 + CAST(substr({0}, 21, 3) AS INTEGER)"
+    language = "CASE WHEN q.text GLOB '*[㐀-鿿]*' THEN 'zh' ELSE 'en' END"
+    listed = f"""INSERT INTO listing SELECT
+            coalesce((SELECT l.n + 1 FROM listing l WHERE l.n BETWEEN t.ms * 1048576 AND t.ms * 1048576 + 1048575
+                ORDER BY l.n DESC LIMIT 1), t.ms * 1048576),
+            NEW.id, q.id, q.video, NEW.mode, NEW.model, {language}, NULL
+            FROM questions q, (SELECT coalesce({ms.format("NEW.created")}, 0) AS ms) t
+            WHERE q.id = NEW.question_id AND NEW.text <> '';"""
+    corrected = """UPDATE search SET correction = {}
+                WHERE rowid = (SELECT n FROM listing WHERE answer_id = NEW.rejected_id);"""
+    for statement in (
+        """CREATE TABLE exclusions (
+            answer_id TEXT PRIMARY KEY NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+            why TEXT NOT NULL,
+            created TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE split (
+            only INTEGER PRIMARY KEY CHECK (only = 1),
+            share REAL NOT NULL CHECK (share BETWEEN 0 AND 1)
+        ) STRICT""",
+        """CREATE TABLE looks (
+            video TEXT PRIMARY KEY NOT NULL REFERENCES videos(sha256) ON DELETE CASCADE,
+            kin TEXT NOT NULL,
+            side TEXT CHECK (side IN ('train', 'held_out')),
+            bits TEXT CHECK (bits IS NULL OR json_valid(bits)),
+            created TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE listing (
+            n INTEGER PRIMARY KEY NOT NULL,
+            answer_id TEXT NOT NULL UNIQUE REFERENCES answers(id) ON DELETE CASCADE,
+            question_id TEXT NOT NULL,
+            video TEXT,
+            mode TEXT NOT NULL,
+            model TEXT,
+            language TEXT NOT NULL,
+            finding TEXT
+        ) STRICT""",
+        "CREATE INDEX looks_of_kin ON looks(kin)",
+        "CREATE INDEX listing_of_mode ON listing(mode)",
+        "CREATE INDEX listing_of_model ON listing(model)",
+        "CREATE INDEX listing_of_language ON listing(language)",
+        "CREATE INDEX listing_of_video ON listing(video)",
+        "CREATE INDEX listing_found ON listing(n) WHERE finding IS NOT NULL",
+        # Three characters each, so that Chinese is found as English is; shorter words are looked for in the texts.
+        "CREATE VIRTUAL TABLE search USING fts5(question, answer, correction, tokenize = 'trigram')",
+        """CREATE TRIGGER listing_made AFTER INSERT ON listing BEGIN
+            INSERT INTO search (rowid, question, answer, correction) SELECT NEW.n, q.text, a.text,
+                coalesce((SELECT p.chosen_text FROM preferences p WHERE p.rejected_id = a.id AND p.revoked IS NULL
+                    AND p.source = 'correction' AND p.chosen_text IS NOT NULL ORDER BY p.id DESC LIMIT 1), '')
+            FROM answers a JOIN questions q ON q.id = a.question_id WHERE a.id = NEW.answer_id;
+        END""",
+        """CREATE TRIGGER listing_gone AFTER DELETE ON listing BEGIN
+            DELETE FROM search WHERE rowid = OLD.n;
+        END""",
+        f"""CREATE TRIGGER answers_listed AFTER INSERT ON answers WHEN NEW.finish <> 'running' BEGIN
+            {listed}
+        END""",
+        f"""CREATE TRIGGER answers_ended AFTER UPDATE OF finish, text, mode, model ON answers
+            WHEN NEW.finish <> 'running' BEGIN
+            DELETE FROM listing WHERE answer_id = NEW.id;
+            {listed}
+        END""",
+        f"""CREATE TRIGGER corrections_said AFTER INSERT ON preferences
+            WHEN NEW.source = 'correction' AND NEW.chosen_text IS NOT NULL AND NEW.revoked IS NULL BEGIN
+            {corrected.format("NEW.chosen_text")}
+        END""",
+        f"""CREATE TRIGGER corrections_revoked AFTER UPDATE OF revoked ON preferences
+            WHEN NEW.source = 'correction' AND NEW.chosen_text IS NOT NULL AND NEW.revoked IS NOT NULL BEGIN
+            {corrected.format("''")}
+        END""",
+        f"""INSERT INTO listing SELECT
+            t.ms * 1048576 + row_number() OVER (PARTITION BY t.ms ORDER BY t.id) - 1,
+            t.id, q.id, q.video, t.mode, t.model, {language}, NULL
+            FROM (SELECT *, coalesce({ms.format("created")}, 0) AS ms FROM answers
+                WHERE finish <> 'running' AND text <> '') t JOIN questions q ON q.id = t.question_id
+            ORDER BY 1""",
+    ):
+        db.execute(statement)
+
+
+@migrations()
 def m010_promotions(db: Database) -> None:
     """What was served in place of the model that the page was started with, and the blind comparisons before that
     (finetune.feedback.promotions and trials). A model of NULL is the one it was started with."""

@@ -36,6 +36,7 @@ SPOKEN = (
     ROOT / "finetune" / "wishes.py",
     ROOT / "app" / "promote.py",
     ROOT / "finetune" / "serving.py",
+    ROOT / "app" / "dataset.py",
 )
 """The files whose sentences reach the page."""
 ASKING = ("skills.py", "wishes.py")

@@ -163,7 +163,7 @@ def test_a_full_disk_while_keeping_is_told_and_cleaned_up(
         Path(target).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("app.library._link_or_copy", full)
+    monkeypatch.setattr("finetune.feedback.videos.link_or_copy", full)
     with pytest.raises(AppError, match="full; free some space"):
         library.keep(clip)
     assert list(library.folder.iterdir()) == []

@@ -303,9 +303,91 @@ INSERT INTO transcripts VALUES ('ccccccccccccccccccccccccccccccccccccccccccccccc
     'speech', 'en', '[[0.5, 1.5, "Meow."]]', '2025-05-01T00:00:00.000Z');
 """
 )
+# What version 8 added.
+VERSION_8 = (
+    VERSION_7
+    + """
+CREATE TABLE exclusions (
+    answer_id TEXT PRIMARY KEY NOT NULL REFERENCES answers(id) ON DELETE CASCADE,
+    why TEXT NOT NULL,
+    created TEXT NOT NULL
+    ) STRICT;
+CREATE TABLE split (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    share REAL NOT NULL CHECK (share BETWEEN 0 AND 1)
+    ) STRICT;
+CREATE TABLE looks (
+    video TEXT PRIMARY KEY NOT NULL REFERENCES videos(sha256) ON DELETE CASCADE,
+    kin TEXT NOT NULL,
+    side TEXT CHECK (side IN ('train', 'held_out')),
+    bits TEXT CHECK (bits IS NULL OR json_valid(bits)),
+    created TEXT NOT NULL
+    ) STRICT;
+CREATE TABLE listing (
+    n INTEGER PRIMARY KEY NOT NULL,
+    answer_id TEXT NOT NULL UNIQUE REFERENCES answers(id) ON DELETE CASCADE,
+    question_id TEXT NOT NULL,
+    video TEXT,
+    mode TEXT NOT NULL,
+    model TEXT,
+    language TEXT NOT NULL,
+    finding TEXT
+    ) STRICT;
+CREATE VIRTUAL TABLE search USING fts5(question, answer, correction, tokenize = 'trigram');
+CREATE INDEX looks_of_kin ON looks(kin);
+CREATE INDEX listing_of_mode ON listing(mode);
+CREATE INDEX listing_of_model ON listing(model);
+CREATE INDEX listing_of_language ON listing(language);
+CREATE INDEX listing_of_video ON listing(video);
+CREATE INDEX listing_found ON listing(n) WHERE finding IS NOT NULL;
+CREATE TRIGGER listing_made AFTER INSERT ON listing BEGIN
+    INSERT INTO search (rowid, question, answer, correction) SELECT NEW.n, q.text, a.text,
+    coalesce((SELECT p.chosen_text FROM preferences p WHERE p.rejected_id = a.id AND p.revoked IS NULL
+    AND p.source = 'correction' AND p.chosen_text IS NOT NULL ORDER BY p.id DESC LIMIT 1), '')
+    FROM answers a JOIN questions q ON q.id = a.question_id WHERE a.id = NEW.answer_id;
+    END;
+CREATE TRIGGER listing_gone AFTER DELETE ON listing BEGIN
+    DELETE FROM search WHERE rowid = OLD.n;
+    END;
+CREATE TRIGGER answers_listed AFTER INSERT ON answers WHEN NEW.finish <> 'running' BEGIN
+    INSERT INTO listing SELECT
+    coalesce((SELECT l.n + 1 FROM listing l WHERE l.n BETWEEN t.ms * 1048576 AND t.ms * 1048576 + 1048575
+    ORDER BY l.n DESC LIMIT 1), t.ms * 1048576),
+    NEW.id, q.id, q.video, NEW.mode, NEW.model, CASE WHEN q.text GLOB '*[㐀-鿿]*' THEN 'zh' ELSE 'en' END, NULL
+    FROM questions q, (SELECT coalesce(CAST(strftime('%s', NEW.created) AS INTEGER) * 1000
+        + CAST(substr(NEW.created, 21, 3) AS INTEGER), 0) AS ms) t
+    WHERE q.id = NEW.question_id AND NEW.text <> '';
+    END;
+CREATE TRIGGER answers_ended AFTER UPDATE OF finish, text, mode, model ON answers
+    WHEN NEW.finish <> 'running' BEGIN
+    DELETE FROM listing WHERE answer_id = NEW.id;
+    INSERT INTO listing SELECT
+    coalesce((SELECT l.n + 1 FROM listing l WHERE l.n BETWEEN t.ms * 1048576 AND t.ms * 1048576 + 1048575
+    ORDER BY l.n DESC LIMIT 1), t.ms * 1048576),
+    NEW.id, q.id, q.video, NEW.mode, NEW.model, CASE WHEN q.text GLOB '*[㐀-鿿]*' THEN 'zh' ELSE 'en' END, NULL
+    FROM questions q, (SELECT coalesce(CAST(strftime('%s', NEW.created) AS INTEGER) * 1000
+        + CAST(substr(NEW.created, 21, 3) AS INTEGER), 0) AS ms) t
+    WHERE q.id = NEW.question_id AND NEW.text <> '';
+    END;
+CREATE TRIGGER corrections_said AFTER INSERT ON preferences
+    WHEN NEW.source = 'correction' AND NEW.chosen_text IS NOT NULL AND NEW.revoked IS NULL BEGIN
+    UPDATE search SET correction = NEW.chosen_text
+    WHERE rowid = (SELECT n FROM listing WHERE answer_id = NEW.rejected_id);
+    END;
+CREATE TRIGGER corrections_revoked AFTER UPDATE OF revoked ON preferences
+    WHEN NEW.source = 'correction' AND NEW.chosen_text IS NOT NULL AND NEW.revoked IS NOT NULL BEGIN
+    UPDATE search SET correction = ''
+    WHERE rowid = (SELECT n FROM listing WHERE answer_id = NEW.rejected_id);
+    END;
+INSERT INTO "_sqlite_migrations" VALUES (8, 'keye_studio', 'm008_data', '2025-08-01 00:00:00.000000+00:00');
+INSERT INTO listing VALUES (1824267547443200000, 'a1', 'q1',
+    'cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc', 'auto', 'keye-nano', 'en', NULL);
+INSERT INTO exclusions VALUES ('a1', 'by hand', '2025-08-01T00:00:00.000Z');
+"""
+)
 # What version 10 added.
 VERSION_10 = (
-    VERSION_7
+    VERSION_8
     + """
 CREATE TABLE trials (
     id TEXT PRIMARY KEY NOT NULL,
@@ -367,6 +449,7 @@ OLD = {
     "m005_votes": VERSION_5,
     "m006_comments": VERSION_6,
     "m007_transcripts": VERSION_7,
+    "m008_data": VERSION_8,
     "m010_promotions": VERSION_10,
 }
 
@@ -465,10 +548,11 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError), store.transaction() as db:  # a defect of the caller, not a sentence
         db.execute("INSERT INTO conversations VALUES ('c', x'00', '', '', NULL, NULL)")
     conn = sqlite3.connect(store.path)
-    kinds = conn.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%'").fetchall()
+    sql = "SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE '%sqlite_%' AND name NOT LIKE 'search%'"
+    kinds = conn.execute(sql).fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 19 and all(strict for _, strict in kinds)
+    assert len(kinds) == 23 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
