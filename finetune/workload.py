@@ -86,7 +86,8 @@ class Load:
 
 def load_of(recipe: Recipe, stage: Stage, part: Part, where: str, config: KeyeConfig, world: World) -> Load:
     """The work of a part. FinetuneError where its numbers do not say what an example is."""
-    if part.data == ("world",) and not part.tokens and not part.examples and not part.counts:
+    answers = stage.kind in ("mpo", "rl", "align")  # of these no batch can be made before there is a model
+    if part.data == ("world",) and not part.tokens and not part.examples and not part.counts and not answers:
         return world.load(recipe, stage, part)
     shapes = {name: _filled(Shape, row, f"{where}.shapes.{name}") for name, row in part.shapes.items()}
     effort: Effort = _filled(Effort, part.effort, f"{where}.effort")

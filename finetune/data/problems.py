@@ -18,6 +18,11 @@ Reason = Literal[
     "names a picture that cannot be read",
     "has control tokens in an answer",
     "has a mode that is unknown",
+    "has no chosen and rejected answer",
+    "has two answers that are the same",
+    "has no reference answer",
+    "has a reward that is unknown",
+    "has a reference that its reward cannot read",
     "is longer than fits",
 ]
 

@@ -10,12 +10,14 @@ import json
 import math
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from engine.keye import KeyeForConditionalGeneration, load_model
@@ -27,11 +29,14 @@ from finetune.data.collate import Batch, collate, plan_epoch, read
 from finetune.data.conversations import Conversations
 from finetune.data.jsonl import Rows, load_rows
 from finetune.data.problems import BadRow, Problems
+from finetune.data.rows import Row, Use
 from finetune.errors import FinetuneError
 from finetune.losses import next_token_loss
 from finetune.recipe import Part, Stage
 from finetune.stages.reading import WORLD, Start, groups, world_work
 from finetune.trainer import Group, Objective, Result, Work
+
+T = TypeVar("T")
 
 AHEAD = 4
 """Batches that are made while one is learnt."""
@@ -92,19 +97,19 @@ class Talks:
         self.steps = self._per_epoch // part.accumulate
         self._last = math.ceil((part.steps or part.epochs * self.steps) * part.accumulate)
         self._pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="batches")
-        self._made: dict[int, Future[Batch]] = {}
+        self._made: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
 
-    def make(self, number: int) -> Batch:
+    def make(self, number: int) -> Any:
         for n in range(number, min(number + AHEAD + 1, max(self._last, number + 1))):
             if n not in self._made:
                 self._made[n] = self._pool.submit(self._make, self._rows_of(n))
         return self._made.pop(number).result()
 
-    def learnt(self, batch: Batch) -> int:
-        return batch.learnt
+    def learnt(self, batch: Any) -> int:
+        return int(batch.learnt)
 
-    def size(self, batch: Batch) -> tuple[int, int]:
+    def size(self, batch: Any) -> tuple[int, int]:
         return batch.examples, batch.input_ids.shape[1]
 
     def _plan(self, epoch: int) -> list[list[int]]:
@@ -116,38 +121,76 @@ class Talks:
         epoch, at = divmod(number, self._per_epoch)
         return self._plan(epoch)[at * self.processes + self.rank]
 
-    def _make(self, chosen: list[int]) -> Batch:
-        examples = []
+    def _make(self, chosen: list[int]) -> Any:
+        return collate([example for _, example in self._read(chosen, self.conversations.example)])
+
+    def _read(self, chosen: list[int], read_row: Callable[[Row], T]) -> Iterator[tuple[int, T]]:
+        """Rows as `read_row` makes them, with their numbers; what cannot be read any more is told and left out."""
         for i in chosen:
             row = self.rows[i]
             try:
-                examples.append(self.conversations.example(row))
+                yield i, read_row(row)
             except BadRow as problem:
                 with self._lock:
                     self.lost.add(row.where, problem)
                 print(f"{row.where} was left out: it {problem}.", file=sys.stderr)
-        return collate(examples)
+
+
+def conversations_of(start: Start, part: Part) -> Conversations:
+    """How the part's model reads conversations; decoded clips are kept in the part's cache."""
+    model = start.model
+    longest = min(model.config.max_position_embeddings, part.batch_tokens)
+    frames = FrameStore(Path(part.cache), int(part.cache_gb * 1e9))
+    return Conversations(start.processor, model.position_rule(), sampling_for(start.folder), longest, frames)
+
+
+def checked_rows(start: Start, part: Part, conversations: Conversations, use: Use) -> tuple[Rows, Problems]:
+    """The rows of the part's files that can be learnt from, and what was left out, which is told."""
+    cache = Path(part.cache)
+    tokenizer = (start.folder / "tokenizer.json").stat()
+    depends = f"{asdict(conversations.sampling)} {conversations.longest} {tokenizer.st_size} {tokenizer.st_mtime_ns}"
+    rows, problems = load_rows([Path(file) for file in part.data], conversations.length, cache, depends, use=use)
+    if start.rank == 0:
+        what = {"example": "conversations", "pair": "pairs of answers", "question": "questions"}[use]
+        print(f"{len(rows):,} {what} of {', '.join(part.data)} are learnt.", file=sys.stderr)
+        for line in problems.lines():
+            print(f"Left out: {line}.", file=sys.stderr)
+    return rows, problems
 
 
 def talks(start: Start, part: Part) -> tuple[Talks, Problems]:
     """The checked rows of the part's files as batches, and what was left out of them."""
-    model = start.model
-    cache = Path(part.cache)
-    conversations = Conversations(
-        start.processor,
-        model.position_rule(),
-        sampling_for(start.folder),
-        min(model.config.max_position_embeddings, part.batch_tokens),
-        FrameStore(cache, int(part.cache_gb * 1e9)),
-    )
-    tokenizer = (start.folder / "tokenizer.json").stat()
-    depends = f"{asdict(conversations.sampling)} {conversations.longest} {tokenizer.st_size} {tokenizer.st_mtime_ns}"
-    rows, problems = load_rows([Path(file) for file in part.data], conversations.length, cache, depends)
-    if start.rank == 0:
-        print(f"{len(rows):,} conversations of {', '.join(part.data)} are learnt.", file=sys.stderr)
-        for line in problems.lines():
-            print(f"Left out: {line}.", file=sys.stderr)
+    conversations = conversations_of(start, part)
+    rows, problems = checked_rows(start, part, conversations, "example")
     return Talks(rows, conversations, part, start.seed, start.rank, start.processes), problems
+
+
+def moved_by(start: Start, part: Part) -> tuple[list[Group], Callable[[Path], None], PeftModel | None]:
+    """What the part trains: LoRA beside the decoder's weights, or the modules that it names; how that is written to a
+    folder; and the adapted model, where there is one."""
+    if not part.lora:
+
+        def save_model(folder: Path) -> None:
+            kind = None if part.data == WORLD else stored_dtype(start.folder)
+            write_model(folder / "model", start.model.state_dict(), start.folder, kind)
+
+        return groups(start, part, {}), save_model, None
+    adapted = add_lora(start.model, start.folder, part.lora, part.lora_alpha, part.targets or TARGETS, start.seed)
+
+    def save(folder: Path) -> None:
+        save_adapter(adapted, folder / "adapter")
+        if part.merge:
+            merge_adapter(start.folder, folder / "adapter", folder / "model")
+
+    return [Group(lora_modules(start.model), part.lr, part.muon_lr, part.weight_decay)], save, adapted
+
+
+def write_facts(folder: Path, part: Part, learnt: int, problems: Problems, lost: Problems, **more: Any) -> None:
+    """data.json: what was learnt from, and what was left out and why."""
+    facts: dict[str, Any] = {"files": list(part.data), "learnt": learnt, "left_out": problems.as_json(), **more}
+    if lost.total:
+        facts["lost"] = lost.as_json()
+    (folder / "data.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def work(start: Start, part: Part) -> Work:
@@ -156,23 +199,10 @@ def work(start: Start, part: Part) -> Work:
     if part.data == WORLD:
         return world_work(start, part)
     source, problems = talks(start, part)
-    adapted = None
-    if part.lora:
-        adapted = add_lora(start.model, start.folder, part.lora, part.lora_alpha, part.targets or TARGETS, start.seed)
-        moved = [Group(lora_modules(start.model), part.lr, part.muon_lr, part.weight_decay)]
-    else:
-        moved = groups(start, part, {})
+    moved, save_weights, _ = moved_by(start, part)
 
     def save(folder: Path) -> None:
-        if adapted is not None:
-            save_adapter(adapted, folder / "adapter")
-            if part.merge:
-                merge_adapter(start.folder, folder / "adapter", folder / "model")
-        else:
-            write_model(folder / "model", start.model.state_dict(), start.folder, stored_dtype(start.folder))
-        facts: dict[str, Any] = {"files": list(part.data), "learnt": len(source.rows), "left_out": problems.as_json()}
-        if source.lost.total:
-            facts["lost"] = source.lost.as_json()
-        (folder / "data.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        save_weights(folder)
+        write_facts(folder, part, len(source.rows), problems, source.lost)
 
     return Work(Answering(start.model), source, moved, save)
