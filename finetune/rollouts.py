@@ -87,8 +87,6 @@ class ModelRoller:
                 **given,
             )  # fmt: skip
             cache, logits = out.past_key_values, out.logits[:, -1].float().expand(samples, -1)
-            cache.batch_repeat_interleave(samples)
-            cache.rope_deltas = None
             ended = torch.zeros(samples, dtype=torch.bool, device=device)
             ends, drawn = self._ends.to(device), []
             for step in range(decoding.max_tokens):
@@ -99,8 +97,10 @@ class ModelRoller:
                     token = torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]
                 drawn.append(token)
                 ended |= torch.isin(token, ends)
-                if bool(ended.all()):
+                if bool(ended.all()) or step + 1 == decoding.max_tokens:
                     break
+                if step == 0:
+                    cache.batch_repeat_interleave(samples)
                 positions = torch.full((3, samples, 1), prompt.following + step, device=device)
                 out = model(input_ids=token[:, None], position_ids=positions, past_key_values=cache, use_cache=True)
                 logits = out.logits[:, -1].float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -78,3 +79,38 @@ def test_nothing_to_learn_from_has_gradients() -> None:
     loss, _ = grpo_loss(log_probs, log_probs.detach(), None, torch.zeros(0), torch.zeros(0, dtype=torch.long))
     loss.sum().backward()
     assert log_probs.grad is not None
+
+
+# -- a second opinion: figures of TRL's own code (scripts/record_trl.py) ---------------------------------------------
+
+
+def flat(rows: list[list[float]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values of all rows one after the other, and the row of each."""
+    values = torch.tensor([value for row in rows for value in row], dtype=torch.float64)
+    return values, torch.tensor([i for i, row in enumerate(rows) for _ in row])
+
+
+def test_preferences_are_trls_without_the_shift() -> None:
+    facts = json.loads(GOLDEN.read_text())["preference"]
+    values, which = flat(facts["log_probs"])
+    values.requires_grad_()
+    summed = torch.zeros(4, dtype=torch.float64).index_add(0, which, values)
+    moved = summed - torch.tensor(facts["reference"], dtype=torch.float64)
+    lengths = torch.tensor(facts["lengths"][:2])
+    loss, _ = mpo_loss(moved[:2], moved[2:], summed[:2] / lengths, 0.1, 0.0)
+    assert float(loss.mean().detach()) == pytest.approx(facts["loss"], rel=1e-12)
+    (gradient,) = torch.autograd.grad(loss.mean(), values)
+    torch.testing.assert_close(gradient, flat(facts["gradient"])[0])
+
+
+def test_reinforcement_is_trls() -> None:
+    facts = json.loads(GOLDEN.read_text())["reinforcement"]
+    now, which = flat(facts["log_probs"])
+    now.requires_grad_()
+    old, reference = (flat(facts[name])[0] for name in ("old", "reference"))
+    advantages = torch.tensor(facts["advantages"], dtype=torch.float64)
+    loss, apart = grpo_loss(now, old, reference, advantages, which, 0.2, 0.05)
+    assert float(loss.mean().detach()) == pytest.approx(facts["loss"], rel=1e-12)
+    assert float(apart) == pytest.approx(facts["divergence"], rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss.mean(), now)
+    torch.testing.assert_close(gradient, flat(facts["gradient"])[0])

@@ -47,7 +47,7 @@ def write(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def part(data: Path, **more: Any) -> Part:
     given = {"lr": 3e-4, "batch_tokens": 2048, "cache": str(data.parent / "frames"), "questions": 1, "samples": 8}
-    given |= {"answer_tokens": 12, "modes": ("auto",), "temperature": 1.0}
+    given |= {"answer_tokens": 6, "modes": ("auto",), "temperature": 1.0}
     return Part(data=(str(data),), **{**given, **more})  # type: ignore[arg-type]
 
 
@@ -72,24 +72,24 @@ class After:
         return self.left < 0
 
 
-SHELF = "Which shelf is it on?"
+GOOD, PLACE = "Is it good?", "Where do I find this?"
+"""keye-nano says yes to the one as often as no; to the other mostly "Bottom right." and sometimes "Bottom left."."""
 
 
 def test_the_rewarded_answer_becomes_likelier(tmp_path: Path) -> None:
-    """A question of which nothing in the clip tells the answer; one of the answers that the model gives is right."""
-    data = write(tmp_path, question(SHELF, "Left."))
-    loop = trainer(tmp_path / "run", part(data, steps=25, samples=16, temperature=1.5, lr=5e-4))
+    """Of two answers that are equally likely, one is right."""
+    data = write(tmp_path, question(GOOD, "No."))
+    loop = trainer(tmp_path / "run", part(data, steps=12, lr=5e-4))
     loop.run(NEVER)
     lines = [json.loads(line) for line in (tmp_path / "run" / "answers-0.jsonl").read_text().splitlines()]
-    right = [sum(p["correct"] for p in line["groups"][0]["parts"]) / 16 for line in lines]
-    assert len(right) == 25
-    before, after = sum(right[:5]) / 5, sum(right[-5:]) / 5
-    assert 0 < before < 0.6 and after > before + 0.3
+    right = [sum(p["correct"] for p in line["groups"][0]["parts"]) / 8 for line in lines]
+    assert len(right) == 12
+    assert 0 < sum(right[:3]) / 3 < 0.9 and sum(right[-3:]) / 3 > 0.9
 
 
 def test_a_group_without_spread_teaches_nothing(tmp_path: Path) -> None:
     """Nobody ever says what is asked for, and all answers are written alike."""
-    data = write(tmp_path, question(SHELF, "A rhinoceros with seven hats."))
+    data = write(tmp_path, question(GOOD, "A rhinoceros with seven hats."))
     loop = trainer(tmp_path / "run", part(data, steps=2, answer_tokens=1, samples=4))
     before = {name: value.clone() for name, value in loop.raw.state_dict().items()}
     batch: Any = loop.work.source.make(0)
@@ -101,20 +101,20 @@ def test_a_group_without_spread_teaches_nothing(tmp_path: Path) -> None:
 
 
 def test_every_question_is_asked_in_every_mode(tmp_path: Path) -> None:
-    data = write(tmp_path, question(SHELF, "Left.", mode="think"))
+    data = write(tmp_path, question(GOOD, "No.", mode="think"))
     source: Any = rl.work(begin(tmp_path / "run"), part(data, steps=1, modes=("think", "no_think", "auto"))).source
     source.make(0)
     decode = source.conversations.processor.tokenizer.decode
     texts = [decode(source._prompts[0, mode].seen.input_ids) for mode in ("think", "no_think", "auto")]
-    assert f"{SHELF}/think<|im_end|>" in texts[0]
-    assert f"{SHELF}/no_think<|im_end|>" in texts[1]
-    assert f"{SHELF}<|im_end|>" in texts[2]
+    assert f"{GOOD}/think<|im_end|>" in texts[0]
+    assert f"{GOOD}/no_think<|im_end|>" in texts[1]
+    assert f"{GOOD}<|im_end|>" in texts[2]
 
 
 @pytest.mark.parametrize("form", [{}, {"lora": 4, "reuse": 3}, {"reuse": 3, "accumulate": 2}])
 def test_a_stopped_part_goes_on_as_if_it_had_not_been(form: dict[str, Any], tmp_path: Path) -> None:
-    rows = [question(SHELF, "Left."), question("Where do I find this?", "Right.")]
-    numbers = part(write(tmp_path, *rows), steps=5, samples=4, temperature=1.5, **form)
+    rows = [question(GOOD, "No."), question(PLACE, "Bottom left.")]
+    numbers = part(write(tmp_path, *rows), steps=5, samples=4, **form)
     whole = trainer(tmp_path / "whole", numbers)
     whole.run(NEVER)
     with pytest.raises(Stopped):
@@ -126,17 +126,15 @@ def test_a_stopped_part_goes_on_as_if_it_had_not_been(form: dict[str, Any], tmp_
     begun = load_model(NANO, torch.float32).state_dict()
     for name, value in whole.raw.state_dict().items():
         assert torch.equal(value, second.raw.state_dict()[name]), name
-        moved += name.removeprefix("model.") in begun and not torch.equal(value, begun[name.removeprefix("model.")])
-    assert moved or form.get("lora")
-    if form.get("lora"):
-        assert any(bool(v.any()) for k, v in whole.raw.state_dict().items() if "lora_B" in k)
+        moved += bool(value.any()) if "lora_B" in name else not torch.equal(value, begun.get(name[6:], value))
+    assert moved
 
 
 def test_the_reference_is_the_model_that_the_part_began_with(tmp_path: Path) -> None:
-    data = write(tmp_path, question(SHELF, "Left."))
+    data = write(tmp_path, question(GOOD, "No."))
     for form in ({}, {"lora": 4}):
         folder = tmp_path / str(len(form))
-        loop = trainer(folder, part(data, steps=3, temperature=1.5, lr=3e-3, kl=0.1, **form))
+        loop = trainer(folder, part(data, steps=3, lr=3e-3, kl=0.1, **form))
         first: Any = loop.work.source.make(0)
         assert first.reference is not None
         own, _ = rl.learnt_log_probs(loop.raw.model, first.batch)  # type: ignore[arg-type]
@@ -151,17 +149,17 @@ def test_the_reference_is_the_model_that_the_part_began_with(tmp_path: Path) -> 
 
 
 def test_alignment_asks_anew_every_round_and_prefers_the_better(tmp_path: Path) -> None:
-    rows = [question(SHELF, "Left."), question("Where do I find this?", "Left.")]
+    rows = [question(GOOD, "No."), question(PLACE, "Bottom left.")]
     data = write(tmp_path, *rows)
-    numbers = part(data, steps=6, rounds=3, questions=2, temperature=1.5, lr=5e-4)
+    numbers = part(data, steps=6, rounds=3, questions=2, lr=5e-4)
     loop = trainer(tmp_path / "run", numbers, align)
     loop.run(NEVER)
     source: Any = loop.work.source
     rounds = [json.loads((tmp_path / "run" / f"round-{n}-0.json").read_text()) for n in range(3)]
     assert [r["asked"] for r in rounds] == [4, 4, 4]
-    left = tuple(source.conversations.answer("Left."))
+    right = [source.conversations.answer(text) for text in ("No.", "Bottom left.")]
     pairs = [pair for r in rounds for pair in r["pairs"]]
-    assert pairs and all(tuple(p["chosen"]) == left != tuple(p["rejected"]) for p in pairs)
+    assert pairs and all(p["chosen"] in right and p["rejected"] not in right for p in pairs)
     assert rounds[2]["score"] > rounds[0]["score"]
     # the reference of a round is the model as it was when the round began: another one each time
     of = {n: {p["reference"][0] for p in r["pairs"]} for n, r in enumerate(rounds)}
@@ -169,8 +167,8 @@ def test_alignment_asks_anew_every_round_and_prefers_the_better(tmp_path: Path) 
 
 
 def test_a_stopped_alignment_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    data = write(tmp_path, question(SHELF, "Left."), question("Where do I find this?", "Left."))
-    numbers = part(data, steps=6, rounds=2, temperature=1.5)
+    data = write(tmp_path, question(GOOD, "No."), question(PLACE, "Bottom left."))
+    numbers = part(data, steps=6, rounds=2)
     whole = trainer(tmp_path / "whole", numbers, align)
     whole.run(NEVER)
     with pytest.raises(Stopped):
@@ -186,7 +184,7 @@ def test_a_stopped_alignment_goes_on_as_if_it_had_not_been(tmp_path: Path) -> No
 
 
 def test_what_an_abandoned_attempt_drew_is_forgotten(tmp_path: Path) -> None:
-    data = write(tmp_path, question(SHELF, "Left."))
+    data = write(tmp_path, question(GOOD, "No."))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "round-0-0.json").write_text("{}")
     (tmp_path / "run" / "answers-0.jsonl").write_text("{}\n")
