@@ -12,13 +12,18 @@ from typing import Any
 import torch
 
 from engine.events import Done, Error
+from engine.keye import KeyeForConditionalGeneration, KeyeProcessor, load_model
 from engine.reasoning.loop import reason
 from engine.reasoning.modes import MODES, THOUGHT_OPEN, ModeName
 from engine.runtime.base import Decoding, Runtime
 from engine.runtime.local import LocalRuntime
+from engine.video import sampling_for
+from finetune.data.conversations import Conversations
 from finetune.errors import FinetuneError
 from finetune.queries import Query, held_out_queries
 from finetune.rewards import correctness, repeats, well_formed
+from finetune.rollouts import ModelRoller
+from finetune.scorer import Scorer
 from finetune.scoring import wilson
 
 
@@ -86,3 +91,23 @@ def behaviours(
         return {mode: observe(runtime, asked, mode, decoding).as_json() for mode in modes}
     finally:
         runtime.close()
+
+
+@torch.no_grad()
+def drawn(
+    model: Path, queries: Iterable[Query], mode: ModeName = "auto", samples: int = 8, most: int = 64, seed: int = 0
+) -> list[tuple[float, float]]:
+    """Of every question, the mean reward and the mean correctness of `samples` answers that the model of a folder draws
+    at temperature 1: what reinforcement raises, on questions that it has not seen."""
+    loaded = load_model(model, torch.float32)
+    assert isinstance(loaded, KeyeForConditionalGeneration)
+    longest = loaded.config.max_position_embeddings
+    reads = Conversations(KeyeProcessor.from_pretrained(model), loaded.position_rule(), sampling_for(model), longest)
+    roller, scored = ModelRoller(loaded, reads), Scorer(most)
+    out = []
+    for number, query in enumerate(queries):
+        decoding = Decoding(most, temperature=1.0, top_p=1.0, top_k=0, seed=seed + number)
+        answers = roller.roll(reads.prompt(query.asked(mode)), samples, decoding)
+        scores = [scored(query, mode, answer) for answer in answers]
+        out.append((sum(s.total for s in scores) / samples, sum(s.parts["correct"] for s in scores) / samples))
+    return out

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 
 from engine.reasoning.modes import ModeName
-from finetune.bench.cli import KEY_VARIABLE
-from finetune.bench.judge import HttpJudge, Judge, JudgeError, ask
+from finetune.bench.cli import judge_from
+from finetune.bench.judge import Judge, JudgeError, ask
 from finetune.bench.scorers import Prediction
 from finetune.queries import Query
 from finetune.rewards import Score, score, thought_of
@@ -65,4 +64,4 @@ class Scorer:
 def scorer(most: int, judge: str) -> Scorer:
     """The rules, and the judge at an address (empty: none), whose key is in the environment. Raises FinetuneError
     where it does not answer."""
-    return Scorer(most, HttpJudge.at(judge, None, os.environ.get(KEY_VARIABLE, "")) if judge else None)
+    return Scorer(most, judge_from(judge or None, None))
