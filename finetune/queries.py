@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.reasoning.modes import MODES, ModeName, with_switch
 from engine.runtime.base import Message, Part
-from engine.video import Clip, Frames, Sampling, VideoInfo, sample
+from engine.video import Clip, Frames, Kind, Sampling, VideoInfo, sample
 from finetune.batches import CHINESE, Diet
 from finetune.data.conversations import Conversations
 from finetune.data.jsonl import Rows
@@ -85,7 +85,7 @@ def _frames(scene: Scene, images: np.ndarray, setting: Setting, fps: float) -> F
         path, "", "", width, height, 0, float(setting.video_fps), False, setting.duration, len(all_times), None, 0,
         all_times, all_times[:1],
     )  # fmt: skip
-    kinds = ("slow",) * len(images)
+    kinds: tuple[Kind, ...] = ("slow",) * len(images)
     return Frames(Clip(path), info, setting.sampling, tuple(images), tuple(times.tolist()), kinds, fps)
 
 

@@ -57,7 +57,7 @@ class ModelRoller:
         finally:
             self.model.train(training)
         out = []
-        decode = self.conversations.processor.tokenizer.decode
+        decode: Any = self.conversations.processor.tokenizer.decode
         for row in drawn.tolist():
             end = next((i for i, token in enumerate(row) if token in self._ends), None)
             ids = tuple(row if end is None else row[: end + 1])
@@ -80,7 +80,7 @@ class ModelRoller:
             for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
             if (value := getattr(seen, name)) is not None
         }
-        ids = seen.input_ids[None].to(device)
+        ids: Any = seen.input_ids[None].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             out = model(
                 input_ids=ids, position_ids=seen.position_ids[:, None].to(device), use_cache=True, logits_to_keep=1,

@@ -69,7 +69,7 @@ def collate(examples: Sequence[Example], filler: int = 0) -> Batch:
         torch.cat([e.labels for e in examples])[None],
         torch.cat((counts[None], torch.cat([e.position_ids for e in examples], dim=1)))[:, None],
         examples=len(examples),
-        **{name: torch.cat(several) if several else None for name, several in media.items()},
+        **{name: torch.cat(several) if several else None for name, several in media.items()},  # type: ignore[arg-type]
     )
 
 
@@ -79,10 +79,13 @@ def collate_shared(groups: Sequence[Sequence[Example]]) -> Batch:
     groups = [group for group in groups if group]
     if not groups:
         return collate([])
-    nothing = dict.fromkeys(("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"))
-    batch = collate([replace(e, **(nothing if i else {})) for group in groups for i, e in enumerate(group)])
+    batch = collate([_unseen(e) if i else e for group in groups for i, e in enumerate(group)])
     batch.shared = tuple((len(g), _rows(g[0].image_grid_thw), _rows(g[0].video_grid_thw)) for g in groups)
     return batch
+
+
+def _unseen(example: Example) -> Example:
+    return replace(example, pixel_values=None, image_grid_thw=None, pixel_values_videos=None, video_grid_thw=None)
 
 
 def _rows(grid: Tensor | None) -> int:
