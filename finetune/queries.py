@@ -85,7 +85,7 @@ def _frames(scene: Scene, images: np.ndarray, setting: Setting, fps: float) -> F
         path, "", "", width, height, 0, float(setting.video_fps), False, setting.duration, len(all_times), None, 0,
         all_times, all_times[:1],
     )  # fmt: skip
-    kinds: tuple[Kind, ...] = ("slow",) * len(images)
+    kinds: tuple[Kind, ...] = tuple("slow" for _ in images)
     return Frames(Clip(path), info, setting.sampling, tuple(images), tuple(times.tolist()), kinds, fps)
 
 
