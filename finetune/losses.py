@@ -58,3 +58,70 @@ def siglip_loss(image: Tensor, text: Tensor, scale: Tensor | float, bias: Tensor
     logits = (image @ text.T).float() * scale + bias
     together = 2 * torch.eye(len(image), device=logits.device) - 1
     return -F.logsigmoid(together * logits).sum() / len(image)
+
+
+# -- preferences ------------------------------------------------------------------------------------------------------
+
+MPO_WEIGHTS = (0.8, 0.2, 1.0)
+"""Of preference, quality and generation (MPO, arXiv 2411.10442, section 4.1; the report's section 4.1.2 cites it)."""
+
+
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """float32 [pairs]: how far the chosen answer is not preferred (DPO, arXiv 2305.18290, equation 7).
+
+    `chosen` and `rejected` [pairs] are log π − log π_ref of the whole answers."""
+    return -F.logsigmoid(beta * (chosen - rejected))
+
+
+def bco_loss(chosen: Tensor, rejected: Tensor, beta: float, shift: Tensor | float) -> Tensor:
+    """float32 [pairs]: how far each answer by itself is not told as good or bad (BCO, arXiv 2404.04656): the reward
+    β·(log π − log π_ref) lies above the mean of all rewards so far, `shift`, or below it."""
+    return -F.logsigmoid(beta * chosen - shift) - F.logsigmoid(-(beta * rejected - shift))
+
+
+def mpo_loss(
+    chosen: Tensor, rejected: Tensor, likelihood: Tensor, beta: float, shift: Tensor | float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """float32 [pairs], and the three losses it is made of: 0.8 preference + 0.2 quality + 1.0 generation.
+
+    `likelihood` [pairs] is the mean log-probability of a chosen answer's tokens; all else as above."""
+    preference, quality = dpo_loss(chosen, rejected, beta), bco_loss(chosen, rejected, beta, shift)
+    of_preference, of_quality, of_generation = MPO_WEIGHTS
+    loss = of_preference * preference + of_quality * quality - of_generation * likelihood
+    return loss, {"preference": preference, "quality": quality, "generation": -likelihood}
+
+
+# -- reinforcement ----------------------------------------------------------------------------------------------------
+
+
+def group_advantages(rewards: Tensor) -> Tensor:
+    """float32 [groups, answers]: how much better than its group each answer is, in standard deviations of the group
+    (GRPO, arXiv 2402.03300, section 4.1.2). 0 in a group whose answers are all worth the same: it teaches nothing."""
+    middle, spread = rewards.mean(1, keepdim=True), rewards.std(1, keepdim=True)
+    return torch.where(spread > 1e-6, (rewards - middle) / (spread + 1e-4), 0.0)
+
+
+def grpo_loss(
+    log_probs: Tensor,
+    old: Tensor,
+    reference: Tensor | None,
+    advantages: Tensor,
+    which: Tensor,
+    clip: float = 0.2,
+    kl: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """float32 [answers]: the clipped loss of every answer, the mean of its tokens' (GRPO, equation 3); and the mean
+    divergence from the reference, scalar.
+
+    `log_probs`, `old`, `reference` [tokens] are under the model, the model that wrote the answers, and the one it began
+    with (None: no divergence counts); `which` int64 [tokens] says whose answer a token is, `advantages` [answers]. The
+    divergence is estimated by r − log r − 1 of r = π_ref / π, which is never negative."""
+    ratio = (log_probs - old).exp()
+    gain = advantages[which]
+    loss = -torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
+    apart = torch.zeros_like(loss)
+    if reference is not None:
+        apart = (reference - log_probs).exp() - (reference - log_probs) - 1
+    count = torch.zeros_like(advantages).index_add_(0, which, torch.ones_like(loss)).clamp(min=1)
+    summed = torch.zeros_like(advantages).index_add(0, which, loss + kl * apart)
+    return summed / count, apart.detach().mean() if len(apart) else apart.sum()

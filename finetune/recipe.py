@@ -64,6 +64,18 @@ class Part:
     recompute: bool = False  # the activations of a layer in the backward pass: a third more time, far less memory
     cache: str = "data/frames"  # folder of decoded clips
     cache_gb: float = 50.0
+    # of preferences and of answers that are drawn
+    beta: float = 0.1  # how far the model may go from where it began to prefer an answer
+    questions: int = 4  # of a batch
+    samples: int = 8  # answers to each, in each mode
+    answer_tokens: int = 1024  # of the longest
+    modes: tuple[Literal["auto", "think", "no_think"], ...] = ("think", "no_think")
+    temperature: float = 1.0
+    kl: float = 0.02  # weight of the divergence from the model that the part began with
+    ratio: float = 0.2  # how far a token's probability may move before it counts no more
+    reuse: int = 1  # steps that learn from the same answers
+    rounds: int = 3  # of alignment
+    judge: str = ""  # address of a model that judges answers too
     # of a published recipe
     tokens: float = 0.0
     examples: int = 0
@@ -185,6 +197,16 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         "lora": part.lora >= 0,
         "lora_alpha": part.lora_alpha >= 0,
         "cache_gb": part.cache_gb > 0,
+        "beta": part.beta > 0,
+        "questions": part.questions >= 1,
+        "samples": part.samples >= 2,
+        "answer_tokens": part.answer_tokens >= 1,
+        "modes": bool(part.modes),
+        "temperature": part.temperature > 0,
+        "kl": part.kl >= 0,
+        "ratio": 0 < part.ratio < 1,
+        "reuse": part.reuse >= 1,
+        "rounds": part.rounds >= 1,
         "train": bool(part.train),
     }
     for name, sensible in numbers.items():

@@ -42,7 +42,7 @@ from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
 from finetune.trainer import Log, Progress, Trainer, stop_on_signals
 
-RUNNABLE = ("vision", "alignment", "multitask", "annealing", "sft", "cold_start")
+RUNNABLE = ("vision", "alignment", "multitask", "annealing", "sft", "mpo", "cold_start", "rl", "align")
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,7 @@ def _train(
         f"{recipe.seed}-{step.name}",
         accelerator.process_index,
         accelerator.num_processes,
+        step.folder,
     )
     work = stage.work(start, part)
     trainer = Trainer(step.name, part, work, step.folder, accelerator, Log(out / "log.jsonl", record.figures))

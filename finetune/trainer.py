@@ -69,6 +69,9 @@ class Source(Protocol):
 class Objective(nn.Module):
     """The model inside what its stage asks of it; a stage's own forward(batch) gives a Result."""
 
+    kept: tuple[str, ...] = ()
+    """Buffers that steps change; saved and loaded with the weights."""
+
     def forward(self, batch: Any) -> Result:
         raise NotImplementedError
 
@@ -339,9 +342,13 @@ class Trainer:
             ) from error
 
 
+def _moving(module: nn.Module) -> set[str]:
+    return {name for name, p in module.named_parameters() if p.requires_grad} | set(getattr(module, "kept", ()))
+
+
 def moving_state(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """What training changes of the module's state: all else is in the model that the part began with."""
-    moving = {name for name, p in module.named_parameters() if p.requires_grad}
+    moving = _moving(module)
     return {name: value for name, value in state.items() if name in moving}
 
 
@@ -350,7 +357,7 @@ def _number(norm: Tensor) -> float:
 
 
 def load_moving_state(module: nn.Module, state: dict[str, Tensor]) -> None:
-    moving = {name for name, p in module.named_parameters() if p.requires_grad}
+    moving = _moving(module)
     if moving != set(state):
         odd = sorted(moving ^ set(state))[0]
         raise ValueError(f"it moves other parameters, such as {odd}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,9 @@ SAMPLED = 6
 """Batches of the world that are made to know their mean size: they are made to be of about one size."""
 
 DEFAULT = "default"
+
+ASKED_SHAPE = {"frames": 7.0, "patches": 64.0, "text": 40.0, "learnt": 8.0, "answer": 8.0}
+"""A question about a clip of the world and keye-nano's answer, in the mean of some hundred that were drawn."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,11 @@ def load_of(recipe: Recipe, stage: Stage, part: Part, where: str, config: KeyeCo
     """The work of a part. FinetuneError where its numbers do not say what an example is."""
     counted = part.tokens or part.examples or (part.counts and not part.steps)
     if part.data == ("world",) and not counted:
-        return world.load(recipe, stage, part)
+        if stage.kind not in ("mpo", "rl", "align"):
+            return world.load(recipe, stage, part)
+        asked = max(1, part.steps) * part.accumulate * part.questions * recipe.processes
+        asked *= len(part.modes) if stage.kind == "rl" else 1
+        part = replace(part, examples=asked, shapes={DEFAULT: ASKED_SHAPE}, effort={"samples": part.samples})
     shapes = {name: _filled(Shape, row, f"{where}.shapes.{name}") for name, row in part.shapes.items()}
     effort: Effort = _filled(Effort, part.effort, f"{where}.effort")
     load = Load(effort=effort)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.keye import KeyeForConditionalGeneration
 from finetune.data.conversations import Example
-from finetune.losses import IGNORE
+from finetune.losses import IGNORE, token_log_probs
 
 WINDOW = 1024
 """Rows among which those are sought that fill a batch together."""
@@ -37,6 +37,9 @@ class Batch:
     pixel_values_videos: Tensor | None
     video_grid_thw: Tensor | None
     examples: int
+    shared: tuple[tuple[int, int, int], ...] = ()
+    """Where conversations see the same: how many do, and the rows of that in `image_grid_thw` and `video_grid_thw`.
+    It is given and encoded once."""
 
     def to(self, device: torch.device) -> Batch:
         moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -66,8 +69,39 @@ def collate(examples: Sequence[Example], filler: int = 0) -> Batch:
         torch.cat([e.labels for e in examples])[None],
         torch.cat((counts[None], torch.cat([e.position_ids for e in examples], dim=1)))[:, None],
         examples=len(examples),
-        **{name: torch.cat(several) if several else None for name, several in media.items()},
+        **{name: torch.cat(several) if several else None for name, several in media.items()},  # type: ignore[arg-type]
     )
+
+
+def collate_shared(groups: Sequence[Sequence[Example]]) -> Batch:
+    """Pack conversations of which those of one group see the same (finetune.data.conversations.Prompt): it goes
+    through the tower once, however many they are."""
+    groups = [group for group in groups if group]
+    if not groups:
+        return collate([])
+    batch = collate([_unseen(e) if i else e for group in groups for i, e in enumerate(group)])
+    batch.shared = tuple((len(g), _rows(g[0].image_grid_thw), _rows(g[0].video_grid_thw)) for g in groups)
+    return batch
+
+
+def _unseen(example: Example) -> Example:
+    return replace(example, pixel_values=None, image_grid_thw=None, pixel_values_videos=None, video_grid_thw=None)
+
+
+def _rows(grid: Tensor | None) -> int:
+    return 0 if grid is None else len(grid)
+
+
+def _spread(features: Tensor | None, grid: Tensor | None, merge: int, groups: list[tuple[int, int]]) -> Tensor | None:
+    """What is seen [tokens, hidden], as often as there are conversations that see it; `groups` are how many those are,
+    and how many rows of `grid` they see."""
+    if features is None or grid is None:
+        return None
+    items = iter(features.split((grid.prod(1) // merge**2).tolist()))
+    out: list[Tensor] = []
+    for times, rows in groups:
+        out += [next(items) for _ in range(rows)] * times
+    return torch.cat(out)
 
 
 def read(model: KeyeForConditionalGeneration, batch: Batch) -> Tensor:
@@ -79,6 +113,15 @@ def read(model: KeyeForConditionalGeneration, batch: Batch) -> Tensor:
         name: getattr(batch, name)
         for name in ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
     }
+    if batch.shared:
+        images, videos = model.visual_features(
+            batch.pixel_values, batch.image_grid_thw, None, batch.pixel_values_videos, batch.video_grid_thw, None
+        )
+        merge = model.config.vision.spatial_merge_size
+        visual = {
+            "image_embeds": _spread(images, batch.image_grid_thw, merge, [(n, i) for n, i, _ in batch.shared]),
+            "video_embeds": _spread(videos, batch.video_grid_thw, merge, [(n, v) for n, _, v in batch.shared]),
+        }
     embeds = model.embed(batch.input_ids, **visual)
     if batch.pixel_values is None and batch.pixel_values_videos is None:
         vision, merge = model.config.vision, model.config.vision.spatial_merge_size
@@ -88,6 +131,17 @@ def read(model: KeyeForConditionalGeneration, batch: Batch) -> Tensor:
     out = model.model(inputs_embeds=embeds, position_ids=batch.position_ids, use_cache=False)
     hidden: Tensor = out.last_hidden_state
     return hidden
+
+
+def learnt_log_probs(model: KeyeForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor]:
+    """float32 [learnt]: the log-probability of every learnt token, with gradients; int64 [learnt]: the conversation of
+    the batch that it belongs to. Batches are moved to the model's device."""
+    head: Tensor = model.lm_head.weight
+    batch = batch.to(head.device)
+    targets = batch.labels[0, 1:]
+    kept = targets != IGNORE
+    which = (batch.position_ids[0, 0] == 0).cumsum(0)[1:] - 1
+    return token_log_probs(read(model, batch)[0, :-1][kept], head, targets[kept]), which[kept]
 
 
 def plan_epoch(lengths: Sequence[int], most: int, seed: str, epoch: int, multiple: int) -> Plan:

@@ -3,7 +3,8 @@ prompt, the same processor, the same positions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,26 @@ class Example:
         return int((self.labels[1:] != IGNORE).sum())
 
 
+@dataclass
+class Prompt:
+    """A conversation up to an answer that is to come, for any number of answers to it."""
+
+    messages: list[Message]  # as a runtime takes it
+    seen: Example  # nothing of it is learnt
+    following: int  # the position of an answer's first token, on all three axes
+
+    def answered(self, answer: Sequence[int]) -> Example:
+        """With an answer's tokens, which are learnt. Its media are the very tensors of every other answer."""
+        ids, before = torch.tensor(answer, dtype=torch.long), self.seen.input_ids
+        positions = (torch.arange(len(ids)) + self.following).expand(3, -1)
+        return replace(
+            self.seen,
+            input_ids=torch.cat((before, ids)),
+            labels=torch.cat((torch.full_like(before, IGNORE), ids)),
+            position_ids=torch.cat((self.seen.position_ids, positions), dim=1),
+        )
+
+
 class Conversations:
     """Rows as one checkpoint reads them.
 
@@ -68,24 +89,31 @@ class Conversations:
 
     def length(self, row: Row) -> int:
         """The tokens of a row, without decoding clips (1.5: with it, for only then is it known which frames are
-        fast). Raises BadRow where the row cannot be learnt from."""
-        for turn in row.turns:
-            if turn.role == "assistant" and self.processor.sanitize(turn.text) != turn.text:
-                raise BadRow("has control tokens in an answer", turn.text[:40])
+        fast); of a pair those of its two conversations, of a question without an answer. Raises BadRow where the row
+        cannot be learnt from."""
+        said = [turn.text for turn in row.turns if turn.role == "assistant"]
+        for text in (*said, row.chosen, row.rejected):
+            if self.processor.sanitize(text) != text:
+                raise BadRow("has control tokens in an answer", text[:40])
         for medium in row.media:
             path = medium.clip.path if isinstance(medium, Footage) else medium
             if not path.is_file():
                 raise BadRow("names a file that is missing", str(path)[-80:])
         if self.sampling.slow_fast and any(isinstance(medium, Footage) for medium in row.media):
-            tokens = len(self.example(row).input_ids)
+            whole = self.example(row) if row.use == "example" else self.prompt(self.messages(row)).seen
+            tokens = len(whole.input_ids)
         else:
-            text = self._text(self._messages(row, [np.zeros((28, 28, 3), np.uint8)] * len(row.media)))
-            ids = self.processor.tokenizer(text)["input_ids"]
-            self._labels(torch.tensor(ids), row)
+            messages = self._messages(row, [np.zeros((28, 28, 3), np.uint8)] * len(row.media))
+            text = render(messages, self.processor.apply_chat_template)[0]
+            ids = self.processor.tokenizer(text + (self._end_text if row.use == "example" else ""))["input_ids"]
+            if row.use == "example":
+                self._labels(torch.tensor(ids), row)
             tokens = len(ids) + sum(self._tokens(medium) - 1 for medium in row.media)
-        if tokens > self.longest:
-            raise BadRow("is longer than fits", f"{tokens:,} tokens, {self.longest:,} fit")
-        return tokens
+        answers = [len(self.answer(text)) for text in (row.chosen, row.rejected) if text]
+        longest = tokens + max(answers, default=0)
+        if longest > self.longest:
+            raise BadRow("is longer than fits", f"{longest:,} tokens, {self.longest:,} fit")
+        return tokens * len(answers) + sum(answers) if answers else tokens
 
     def _tokens(self, medium: Medium) -> int:
         """Visual tokens of a picture or of a clip of the Preview."""
@@ -109,7 +137,7 @@ class Conversations:
 
     def messages(self, row: Row) -> list[Message]:
         """The row as a runtime takes it, its clips sampled, its pictures read, its mode switched on; the last message
-        is the answer. Raises BadRow for media that cannot be read."""
+        of an example is the answer. Raises BadRow for media that cannot be read."""
         return self._messages(row, [self._load(medium) for medium in row.media])
 
     def _messages(self, row: Row, media: list[Any]) -> list[Message]:
@@ -133,29 +161,45 @@ class Conversations:
 
     def example(self, row: Row) -> Example:
         """The row as tensors. Raises BadRow for media that cannot be read, or where it is longer than fits."""
-        messages = self.messages(row)
+        found, _ = self._encoded(self.messages(row), self._end_text)
+        return replace(found, labels=self._labels(found.input_ids, row))
+
+    def prompt(self, messages: list[Message]) -> Prompt:
+        """Messages that end with the user's, to be answered. Raises BadRow where they are longer than fits."""
+        return Prompt(messages, *self._encoded(messages, ""))
+
+    def answer(self, text: str) -> list[int]:
+        """An answer as the tokens that a model writes, the end of its turn included. Prompt and answer are cut into
+        tokens apart, because that is how they meet."""
+        return [*self.processor.tokenizer(text)["input_ids"], self._end]
+
+    def pair(self, row: Row) -> tuple[Example, Example]:
+        """The chosen and the rejected conversation of a pair, of one prompt. Raises BadRow as `example` does."""
+        prompt = self.prompt(self.messages(row))
+        return prompt.answered(self.answer(row.chosen)), prompt.answered(self.answer(row.rejected))
+
+    def _encoded(self, messages: list[Message], end: str) -> tuple[Example, int]:
+        """Messages as tensors, and the position of what would follow."""
         text, media = render(messages, self.processor.apply_chat_template)
         try:
-            inputs = encode(self.processor, text + self._end_text, media)
+            inputs = encode(self.processor, text + end, media)
         except EngineError as error:
             raise BadRow("names a picture that cannot be read", f"{error}") from None
         ids = inputs["input_ids"]
         if ids.shape[1] > self.longest:
             raise BadRow("is longer than fits", f"{ids.shape[1]:,} tokens, {self.longest:,} fit")
         grids = {name: inputs.get(name) for name in ("image_grid_thw", "video_grid_thw")}
-        positions, _ = rope_index(ids, self.rule, **grids, second_per_grid_ts=inputs.get("second_per_grid_ts"))
-        return Example(
+        positions, delta = rope_index(ids, self.rule, **grids, second_per_grid_ts=inputs.get("second_per_grid_ts"))
+        found = Example(
             ids[0],
-            self._labels(ids[0], row),
+            torch.full_like(ids[0], IGNORE),
             positions[:, 0],
             inputs.get("pixel_values"),
             grids["image_grid_thw"],
             inputs.get("pixel_values_videos"),
             grids["video_grid_thw"],
         )
-
-    def _text(self, messages: list[Message]) -> str:
-        return render(messages, self.processor.apply_chat_template)[0] + self._end_text
+        return found, ids.shape[1] + int(delta)
 
     def _labels(self, ids: Tensor, row: Row) -> Tensor:
         """`ids` where the assistant speaks, the end of its turn included, and IGNORE elsewhere; with a mode's switch,

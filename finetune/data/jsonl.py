@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.problems import BadRow, Problems
-from finetune.data.rows import Row, parse_row
+from finetune.data.rows import Row, Use, parse_row
 from finetune.errors import FinetuneError
 
 MAX_LINE = 64 * 1024 * 1024
 """Bytes of one row. A larger one is no conversation, and must not fill the memory."""
 
-_VERSION = 1  # of the stored index
+_VERSION = 2  # of the stored index
 
 
 @dataclass
@@ -38,10 +38,11 @@ class Rows(Sequence[Row]):
     offset: array[int]  # bytes
     answers: array[int]  # the row ends after this answer; see `examples_of`
     lengths: array[int]
+    use: Use = "example"
 
     @classmethod
-    def empty(cls, files: Sequence[Path]) -> Rows:
-        return cls(list(files), array("L"), array("Q"), array("Q"), array("L"), array("L"))
+    def empty(cls, files: Sequence[Path], use: Use = "example") -> Rows:
+        return cls(list(files), array("L"), array("Q"), array("Q"), array("L"), array("L"), use)
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -53,7 +54,7 @@ class Rows(Sequence[Row]):
         try:
             with path.open("rb") as stream:
                 stream.seek(self.offset[index])
-                row = _parse(stream.readline(MAX_LINE + 1), path, self.line[index])
+                row = _parse(stream.readline(MAX_LINE + 1), path, self.line[index], self.use)
             return row.up_to(self.answers[index]) if self.answers[index] != _ALL else row
         except (OSError, BadRow, IndexError) as error:
             raise FinetuneError(
@@ -71,8 +72,10 @@ class Rows(Sequence[Row]):
 
 def examples_of(row: Row) -> list[Row]:
     """What is learnt from a row: the whole conversation at once; with a mode, every answer by itself, because only
-    the newest question of a conversation carries a mode's switch; or its last answer, where the row says so."""
-    return [row.up_to(i + 1) for i in range(row.answers)] if row.switched and not row.last_only else [row]
+    the newest question of a conversation carries a mode's switch; or its last answer, where the row says so. A pair and
+    a question are of their last turn."""
+    alone = row.use == "example" and row.switched and not row.last_only
+    return [row.up_to(i + 1) for i in range(row.answers)] if alone else [row]
 
 
 def read_jsonl(
@@ -80,12 +83,13 @@ def read_jsonl(
     measure: Callable[[Row], int],
     workers: int | None = None,
     told: Callable[[int, int], None] | None = None,
+    use: Use = "example",
 ) -> tuple[Rows, Problems]:
-    """Read and check `files`. `measure` returns the tokens of a row, or raises BadRow for one that cannot be learnt;
-    it is called from several threads. `told` gets the bytes read and to be read.
+    """Read and check `files`, whose rows are all for one use. `measure` returns the tokens of a row, or raises BadRow
+    for one that cannot be learnt; it is called from several threads. `told` gets the bytes read and to be read.
 
     Raises FinetuneError where a file cannot be read or no row is left, saying what is wrong with the rows."""
-    rows, problems = Rows.empty(files), Problems()
+    rows, problems = Rows.empty(files, use), Problems()
     threads = workers or min(16, os.cpu_count() or 1)
     waiting: deque[tuple[int, int, int, Future[list[int | BadRow]]]] = deque()
 
@@ -102,7 +106,7 @@ def read_jsonl(
         try:
             for file, path in enumerate(files):
                 for line, offset, text in lines_of(path):
-                    waiting.append((file, line, offset, pool.submit(_check, text, path, line, measure)))
+                    waiting.append((file, line, offset, pool.submit(_check, text, path, line, measure, use)))
                     if len(waiting) > 8 * threads:
                         take()
                     if told and line % 100 == 0:
@@ -122,10 +126,10 @@ _ALL = 0
 """In `Rows.answers`: the row as it stands."""
 
 
-def _check(text: bytes, path: Path, line: int, measure: Callable[[Row], int]) -> list[int | BadRow]:
+def _check(text: bytes, path: Path, line: int, measure: Callable[[Row], int], use: Use) -> list[int | BadRow]:
     """The length of each example of a row; or what is wrong with it."""
     try:
-        row = _parse(text, path, line)
+        row = _parse(text, path, line, use)
     except BadRow as problem:
         return [problem]
     out: list[int | BadRow] = []
@@ -158,7 +162,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, int, bytes]]:
         ) from error
 
 
-def _parse(text: bytes, path: Path, line: int) -> Row:
+def _parse(text: bytes, path: Path, line: int, use: Use) -> Row:
     where = f"{path.name} line {line}"
     if len(text) > MAX_LINE:
         raise BadRow("is not a JSON object of at most 64 MB", "too long")
@@ -166,7 +170,7 @@ def _parse(text: bytes, path: Path, line: int) -> Row:
         data = json.loads(text.decode("utf-8-sig" if line == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadRow("is not a JSON object of at most 64 MB", f"{error}"[:80]) from None
-    return parse_row(data, path.absolute().parent, where)
+    return parse_row(data, path.absolute().parent, where, use)
 
 
 # -- checked once ---------------------------------------------------------------------------------------------------
@@ -178,6 +182,7 @@ def load_rows(
     cache: Path,
     depends: str,
     told: Callable[[int, int], None] | None = None,
+    use: Use = "example",
 ) -> tuple[Rows, Problems]:
     """`read_jsonl`, or what an earlier call found, kept in the folder `cache`. Several processes may call it at once:
     the first checks and the others wait for what it finds.
@@ -188,13 +193,13 @@ def load_rows(
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FinetuneError(f"{error.filename} cannot be read ({error.strerror}); give a .jsonl file.") from error
-    key = hashlib.sha256(json.dumps([_VERSION, stamps, depends]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([_VERSION, stamps, depends, use]).encode()).hexdigest()[:32]
     stored = cache / f"rows-{key}.json"
     with _locked(cache / f"rows-{key}.lock"):
-        known = _load(stored, files)
+        known = _load(stored, files, use)
         if known is not None:
             return known
-        rows, problems = read_jsonl(files, measure, told=told)
+        rows, problems = read_jsonl(files, measure, told=told, use=use)
         columns = {name: getattr(rows, name).tolist() for name in ("file", "line", "offset", "answers", "lengths")}
         scratch = stored.with_suffix(f".{os.getpid()}.part")
         try:
@@ -205,10 +210,10 @@ def load_rows(
     return rows, problems
 
 
-def _load(stored: Path, files: Sequence[Path]) -> tuple[Rows, Problems] | None:
+def _load(stored: Path, files: Sequence[Path], use: Use) -> tuple[Rows, Problems] | None:
     try:
         data = json.loads(stored.read_text("utf-8"))
-        rows = Rows.empty(files)
+        rows = Rows.empty(files, use)
         for name, values in data["rows"].items():
             getattr(rows, name).extend(values)
         return rows, Problems.from_json(data["problems"])

@@ -19,6 +19,11 @@ Reason = Literal[
     "has control tokens in an answer",
     "has a mode that is unknown",
     "does not say which answers are learnt",
+    "has no chosen and rejected answer",
+    "has two answers that are the same",
+    "has no reference answer",
+    "has a reward that is unknown",
+    "has a reference that its reward cannot read",
     "is longer than fits",
 ]
 

@@ -9,7 +9,11 @@ line ends next to a mark belong to the mark. Beside them a row may have an `id`,
 A video is a path, or an object: `path` (or `video`), `start` and `end` in seconds (or `video_start`, `video_end`),
 `zero` (the second from which times count, where that is not `start`), `fps`, `max_frames` and `budget`. A relative
 path starts at the file's folder and stays inside it, so that a folder of data can be moved as one; whoever wants a file
-elsewhere names it absolutely."""
+elsewhere names it absolutely.
+
+A row of preferences and a question with a known answer end with the user's turn. The one has `chosen` and `rejected`,
+two answers as a model writes them, tags included; the other has `reference`, the answer, and may name its `reward`
+(finetune.rewards)."""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.errors import EngineError
 from engine.reasoning.modes import MODE_NAMES, MODES, ModeName
@@ -29,6 +33,10 @@ from engine.runtime.base import Role
 from engine.video.address import local_path, read_clip_url
 from engine.video.types import Clip, Sampling
 from finetune.data.problems import BadRow
+from finetune.rewards import REWARDS, RewardName, infer, readable
+
+Use = Literal["example", "pair", "question"]
+"""What a row is learnt from: as it was answered, by comparing two answers, or by checking answers that are drawn."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -72,13 +80,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class Row:
-    """A conversation that begins with the user, or a system prompt, and ends with the assistant."""
+    """A conversation that begins with the user, or a system prompt, and ends with the assistant; that of a pair and of
+    a question with the user."""
 
     where: str  # the file's name and the line, from 1
     id: str
     turns: tuple[Turn, ...]
     mode: ModeName = "auto"
     last_only: bool = False  # the earlier answers are only read
+    use: Use = "example"
+    chosen: str = ""  # of a pair
+    rejected: str = ""
+    reference: str = ""  # of a question
+    reward: RewardName = "exact"
 
     @property
     def switched(self) -> bool:
@@ -100,8 +114,9 @@ class Row:
         return replace(self, turns=self.turns[: ends[answers - 1] + 1])
 
 
-def parse_row(data: Any, folder: Path, where: str) -> Row:
-    """The conversation of one parsed line of a file in `folder`. Opens no file. Raises BadRow."""
+def parse_row(data: Any, folder: Path, where: str, use: Use = "example") -> Row:
+    """The conversation of one parsed line of a file in `folder`, for what it is to be used. Opens no file. Raises
+    BadRow."""
     if not isinstance(data, dict):
         raise BadRow("is not a JSON object of at most 64 MB")
     said = _said(data)
@@ -135,14 +150,40 @@ def parse_row(data: Any, folder: Path, where: str) -> Row:
                 "has another number of marks than of pictures or videos",
                 f"{count} of <{kind}>, {given[kind]} {kind}s",
             )
-    _check_order(turns)
+    _check_order(turns, "assistant" if use == "example" else "user")
     mode = data.get("mode", "auto")
     if mode not in MODE_NAMES:
         raise BadRow("has a mode that is unknown", f"{mode!r:.40}; known: {', '.join(MODE_NAMES)}")
     learn = data.get("learn", "all")
     if learn not in ("all", "last"):
         raise BadRow("does not say which answers are learnt", f"learn is {learn!r:.40}; known: all, last")
-    return Row(where, str(data.get("id", where))[:200], tuple(turns), mode, learn == "last")
+    row = Row(where, str(data.get("id", where))[:200], tuple(turns), mode, learn == "last", use)
+    return {"example": lambda row, data: row, "pair": _pair, "question": _question}[use](row, data)
+
+
+def _pair(row: Row, data: dict[str, Any]) -> Row:
+    chosen, rejected = data.get("chosen"), data.get("rejected")
+    if not isinstance(chosen, str) or not isinstance(rejected, str):
+        raise BadRow("has no chosen and rejected answer")
+    chosen, rejected = chosen.strip(), rejected.strip()
+    if not chosen or not rejected:
+        raise BadRow("has an empty question or answer", f"the {'rejected' if chosen else 'chosen'} answer")
+    if chosen == rejected:
+        raise BadRow("has two answers that are the same", chosen[:40])
+    return replace(row, chosen=chosen, rejected=rejected)
+
+
+def _question(row: Row, data: dict[str, Any]) -> Row:
+    reference, reward = data.get("reference"), data.get("reward")
+    if not isinstance(reference, str) or not reference.strip():
+        raise BadRow("has no reference answer")
+    if reward is not None and reward not in REWARDS:
+        raise BadRow("has a reward that is unknown", f"{reward!r:.40}; known: {', '.join(REWARDS)}")
+    reference = reference.strip()
+    reward = reward or infer(reference)
+    if not readable(reward, reference):
+        raise BadRow("has a reference that its reward cannot read", f"{reward}: {reference[:40]}")
+    return replace(row, reference=reference, reward=reward)
 
 
 # -- what was said -----------------------------------------------------------------------------------------------------
@@ -219,7 +260,7 @@ def _turn(role: Role, parts: list[str | Medium]) -> Turn:
     return Turn(role, tuple(part for part in parts if part != ""))
 
 
-def _check_order(turns: Sequence[Turn]) -> None:
+def _check_order(turns: Sequence[Turn], last: Role) -> None:
     roles = [turn.role for turn in turns]
     talk = roles[1:] if roles[0] == "system" else roles
     if not talk or talk[0] != "user":
@@ -229,8 +270,8 @@ def _check_order(turns: Sequence[Turn]) -> None:
             raise BadRow("has its roles out of order", "a system prompt in the middle")
         if one == other:
             raise BadRow("has its roles out of order", f"two turns of the {one} in a row")
-    if talk[-1] != "assistant":
-        raise BadRow("has its roles out of order", "ends with the user")
+    if talk[-1] != last:
+        raise BadRow("has its roles out of order", f"ends with the {talk[-1]}")
 
 
 # -- pictures and videos -----------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ class Start:
     seed: str  # of the part's batches
     rank: int
     processes: int
+    out: Path | None = None  # the part's own folder, for what it keeps while it trains
 
 
 class Reading(Objective):

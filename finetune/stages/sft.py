@@ -11,13 +11,14 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from engine.keye import KeyeForConditionalGeneration, load_model
@@ -26,15 +27,17 @@ from finetune.adapters import TARGETS, add_lora, lora_modules, merge_adapter, sa
 from finetune.checkpoint import stored_dtype, write_model
 from finetune.data.cache import FrameStore
 from finetune.data.collate import Batch, collate, plan_epoch, read
-from finetune.data.conversations import Conversations, Example
+from finetune.data.conversations import Conversations
 from finetune.data.jsonl import Rows, load_rows
 from finetune.data.problems import BadRow, Problems
-from finetune.data.rows import Row
+from finetune.data.rows import Row, Use
 from finetune.errors import FinetuneError
 from finetune.losses import next_token_loss
 from finetune.recipe import Part, Stage
 from finetune.stages.reading import WORLD, Start, groups, world_work
 from finetune.trainer import Group, Objective, Result, Work
+
+T = TypeVar("T")
 
 AHEAD = 4
 """Batches that are made while one is learnt."""
@@ -120,36 +123,38 @@ class Talks:
         return self._plan(epoch)[at * self.processes + self.rank]
 
     def _make(self, chosen: list[int]) -> Any:
-        return collate([example for _, example in self._examples(chosen)])
+        return collate([example for _, example in self._read(chosen, self.conversations.example)])
 
-    def _examples(self, chosen: list[int]) -> list[tuple[Row, Example]]:
-        """Rows with their tensors, without those that cannot be read any more."""
-        examples = []
+    def _read(self, chosen: list[int], read_row: Callable[[Row], T]) -> Iterator[tuple[int, T]]:
+        """Rows as `read_row` makes them, with their numbers; what cannot be read any more is told and left out."""
         for i in chosen:
             row = self.rows[i]
             try:
-                examples.append((row, self.conversations.example(row)))
+                yield i, read_row(row)
             except BadRow as problem:
                 with self._lock:
                     self.lost.add(row.where, problem)
                 print(f"{row.where} was left out: it {problem}.", file=sys.stderr)
-        return examples
 
 
-def talks(
-    start: Start, part: Part, kind: type[Talks] = Talks, fits: Callable[[Row], None] | None = None
-) -> tuple[Talks, Problems]:
-    """The checked rows of the part's files as batches of a `kind`, and what was left out of them. `fits` raises BadRow
-    for a row that this kind cannot use."""
+def conversations_of(start: Start, part: Part) -> Conversations:
+    """How the part's model reads conversations; decoded clips are kept in the part's cache."""
     model = start.model
+    longest = min(model.config.max_position_embeddings, part.batch_tokens)
+    frames = FrameStore(Path(part.cache), int(part.cache_gb * 1e9))
+    return Conversations(start.processor, model.position_rule(), sampling_for(start.folder), longest, frames)
+
+
+def checked_rows(
+    start: Start,
+    part: Part,
+    conversations: Conversations,
+    use: Use,
+    fits: Callable[[Row], None] | None = None,
+) -> tuple[Rows, Problems]:
+    """The rows of the part's files that can be learnt from, and what was left out, which is told. `fits` raises BadRow
+    for a row of which nothing can be learnt here."""
     cache = Path(part.cache)
-    conversations = Conversations(
-        start.processor,
-        model.position_rule(),
-        sampling_for(start.folder),
-        min(model.config.max_position_embeddings, part.batch_tokens),
-        FrameStore(cache, int(part.cache_gb * 1e9)),
-    )
     tokenizer = (start.folder / "tokenizer.json").stat()
     depends = f"{asdict(conversations.sampling)} {conversations.longest} {tokenizer.st_size} {tokenizer.st_mtime_ns}"
 
@@ -158,13 +163,51 @@ def talks(
             fits(row)
         return conversations.length(row)
 
-    depends += f" {kind.__name__}"
-    rows, problems = load_rows([Path(file) for file in part.data], length, cache, depends)
+    depends += f" {fits.__qualname__ if fits else ''}"
+    rows, problems = load_rows([Path(file) for file in part.data], length, cache, depends, use=use)
     if start.rank == 0:
-        print(f"{len(rows):,} conversations of {', '.join(part.data)} are learnt.", file=sys.stderr)
+        what = {"example": "conversations", "pair": "pairs of answers", "question": "questions"}[use]
+        print(f"{len(rows):,} {what} of {', '.join(part.data)} are learnt.", file=sys.stderr)
         for line in problems.lines():
             print(f"Left out: {line}.", file=sys.stderr)
+    return rows, problems
+
+
+def talks(
+    start: Start, part: Part, kind: type[Talks] = Talks, fits: Callable[[Row], None] | None = None
+) -> tuple[Talks, Problems]:
+    """The checked rows of the part's files as batches of a `kind`, and what was left out of them."""
+    conversations = conversations_of(start, part)
+    rows, problems = checked_rows(start, part, conversations, "example", fits)
     return kind(rows, conversations, part, start.seed, start.rank, start.processes), problems
+
+
+def moved_by(start: Start, part: Part) -> tuple[list[Group], Callable[[Path], None], PeftModel | None]:
+    """What the part trains: LoRA beside the decoder's weights, or the modules that it names; how that is written to a
+    folder; and the adapted model, where there is one."""
+    if not part.lora:
+
+        def save_model(folder: Path) -> None:
+            kind = None if part.data == WORLD else stored_dtype(start.folder)
+            write_model(folder / "model", start.model.state_dict(), start.folder, kind)
+
+        return groups(start, part, {}), save_model, None
+    adapted = add_lora(start.model, start.folder, part.lora, part.lora_alpha, part.targets or TARGETS, start.seed)
+
+    def save(folder: Path) -> None:
+        save_adapter(adapted, folder / "adapter")
+        if part.merge:
+            merge_adapter(start.folder, folder / "adapter", folder / "model")
+
+    return [Group(lora_modules(start.model), part.lr, part.muon_lr, part.weight_decay)], save, adapted
+
+
+def write_facts(folder: Path, part: Part, learnt: int, problems: Problems, lost: Problems, **more: Any) -> None:
+    """data.json: what was learnt from, and what was left out and why."""
+    facts: dict[str, Any] = {"files": list(part.data), "learnt": learnt, "left_out": problems.as_json(), **more}
+    if lost.total:
+        facts["lost"] = lost.as_json()
+    (folder / "data.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def work(start: Start, part: Part) -> Work:
@@ -173,28 +216,10 @@ def work(start: Start, part: Part) -> Work:
     if part.data == WORLD:
         return world_work(start, part)
     source, problems = talks(start, part)
-    adapted = None
-    if part.lora:
-        adapted = add_lora(start.model, start.folder, part.lora, part.lora_alpha, part.targets or TARGETS, start.seed)
-        moved = [Group(lora_modules(start.model), part.lr, part.muon_lr, part.weight_decay)]
-    else:
-        moved = groups(start, part, {})
+    moved, save_weights, _ = moved_by(start, part)
 
     def save(folder: Path) -> None:
-        if adapted is not None:
-            save_adapter(adapted, folder / "adapter")
-            if part.merge:
-                merge_adapter(start.folder, folder / "adapter", folder / "model")
-        else:
-            write_model(folder / "model", start.model.state_dict(), start.folder, stored_dtype(start.folder))
-        write_facts(folder, part, source, problems)
+        save_weights(folder)
+        write_facts(folder, part, len(source.rows), problems, source.lost)
 
     return Work(Answering(start.model), source, moved, save)
-
-
-def write_facts(folder: Path, part: Part, source: Talks, problems: Problems) -> None:
-    """What was learnt from the part's files, and what was left out of them, in data.json."""
-    facts: dict[str, Any] = {"files": list(part.data), "learnt": len(source.rows), "left_out": problems.as_json()}
-    if source.lost.total:
-        facts["lost"] = source.lost.as_json()
-    (folder / "data.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")

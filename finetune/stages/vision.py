@@ -142,13 +142,17 @@ class FilePairs(Talks):
     """Rows of files that show one picture or one clip, with what the assistant says of it."""
 
     def _make(self, chosen: list[int]) -> PairBatch:
-        found = self._examples(chosen or [0])  # a process without a row takes the step with the others all the same
+        # A process without a row takes the step with the others all the same.
+        found = list(self._read(chosen or [0], self.conversations.example))
         if not found:
             raise FinetuneError("What stage 0 learns from cannot be read any more; bring the files back.")
         still = [e.pixel_values is not None for _, e in found]
         pixels = [e.pixel_values if one else e.pixel_values_videos for (_, e), one in zip(found, still, strict=True)]
         grids = [e.image_grid_thw if one else e.video_grid_thw for (_, e), one in zip(found, still, strict=True)]
-        texts = [" ".join(turn.text for turn in row.turns if turn.role == "assistant") for row, _ in found]
+        texts = [
+            " ".join(turn.text for turn in row.turns if turn.role == "assistant")
+            for row in (self.rows[i] for i, _ in found)
+        ]
         return PairBatch(
             torch.cat(pixels), torch.cat(grids), text_ids(self.conversations.processor.tokenizer, texts), {}
         )
@@ -194,7 +198,7 @@ def work(start: Start, part: Part) -> Work:
 
     def save_all(folder: Path) -> None:
         save(folder)
-        write_facts(folder, part, source, problems)
+        write_facts(folder, part, len(source.rows), problems, source.lost)
 
     return Work(objective, source, moved, save_all)
 

@@ -94,7 +94,6 @@ def test_stages_that_would_not_be_the_reports_are_refused(model: Path, tmp_path:
         "alone": {"kind": "alignment", "train": ALL},
         "tower": {"kind": "vision", "train": ALL},
         "fall": {"kind": "annealing"},
-        "cannot be run": {"kind": "mpo"},
     }.items():
         with pytest.raises(FinetuneError, match=name):
             run(recipe(model, stage=stage), tmp_path / name)
