@@ -11,7 +11,9 @@ from app.bench import BenchTab
 from app.config import AppConfig
 from app.demos import load_demos
 from app.studio import Studio
+from app.tuning import TuneTab
 from engine.runtime.choose import make_runtime
+from engine.runtime.resting import Resting
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -22,6 +24,7 @@ def build(studio: Studio) -> gr.Blocks:
         ask = AskTab(page, studio, load_demos())
         with ask.tabs:
             BenchTab(page, studio, ask)
+            TuneTab(page, studio, ask)
     return page
 
 
@@ -52,7 +55,7 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
 
 def serve(config: AppConfig) -> None:
     """Start the model in the background and the page at once; returns when the user ends it."""
-    runtime = make_runtime(config.runtime, config.model, config.device)
+    runtime = Resting(lambda: make_runtime(config.runtime, config.model, config.device))
     studio = Studio(config, runtime)
     runtime.start()
     print(f"Open http://{config.host}:{config.port}", flush=True)

@@ -15,6 +15,7 @@ from app.errors import AppError
 from app.jobs import Job, Snapshot
 from app.library import Library, disk_problem
 from app.steps import to_row
+from app.tuner import Tuner
 from engine.errors import EngineError
 from engine.events import Done, Event, Progress
 from engine.reasoning.loop import reason
@@ -82,6 +83,7 @@ class Studio:
         self.runtime = runtime
         self.bench = Background()
         self.bench_folder = config.data / "bench"
+        self.tuner = Tuner(config.data, self.store, runtime)
         # By conversation: one, or the left and the right of a comparison. Finished ones stay until the next question.
         self._jobs: dict[str, tuple[Job, ...]] = {}
         self._lock = threading.Lock()
@@ -323,6 +325,7 @@ class Studio:
         for job in jobs:
             job.stop()
         self.bench.close()
+        self.tuner.close()
         _stop(jobs, 10)
         self.runtime.close()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from engine.errors import EngineError
 from finetune.errors import FinetuneError
@@ -21,6 +25,7 @@ class Record:
 
     def __init__(self, runs: Runs | None, run: str, positions: dict[str, int]) -> None:
         self._runs, self._run, self._positions = runs, run, positions
+        self.sentence: str | None = None  # what there is to say of a run that ends well
 
     def begun(self, part: str, step: int = 0) -> None:
         """A part begins, or goes on after `step` steps: what was noted of later ones is forgotten."""
@@ -32,7 +37,8 @@ class Record:
             self._runs.metric(self._run, part, step, figures)
 
     def done(self, part: str, folder: Path, measured: Path | None = None) -> None:
-        """A part has ended in `folder`; its accuracy is that of the folder `measured`, once there is one."""
+        """A part has ended in `folder`, with its model or, where that is all, its adapter; its accuracy is that of the
+        folder `measured`, once there is one."""
         if not self._runs:
             return
         account = json.loads((folder / "done.json").read_text("utf-8"))
@@ -43,7 +49,7 @@ class Record:
         self._runs.stage_done(
             self._run,
             part,
-            folder=folder / "model",
+            folder=folder / ("model" if (folder / "model").exists() else "adapter"),
             seconds=account["seconds"],
             examples=account["examples"],
             tokens=account["tokens"],
@@ -65,17 +71,36 @@ def recorded(store: Path | None, recipe: Recipe, out: Path) -> Iterator[Record]:
         model = recipe.model.get("path")
         whole = recipe.as_json()
         run = runs.begin(recipe.name, whole, out, seed=recipe.seed, code=code_version(), model=model, resume=True)
+        record = Record(runs, run.id, positions)
         try:
-            yield Record(runs, run.id, positions)
+            yield record
         except Stopped:
             runs.finished(run.id, "stopped", "It was stopped and saved; the same command goes on.")
             raise
         except (FinetuneError, EngineError) as error:
             runs.finished(run.id, "failed", str(error))
             raise
-        runs.finished(run.id, "done")
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError, OSError) as error:
+            if (told := told_simply(error, out)) is None:
+                raise
+            runs.finished(run.id, "failed", told)
+            raise FinetuneError(told) from error
+        runs.finished(run.id, "done", record.sentence)
     finally:
         runs.close()
+
+
+def told_simply(error: BaseException, out: Path) -> str | None:
+    """One sentence for what a machine runs out of; None for anything else. torch tells of either as a RuntimeError."""
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("out of memory|allocate memory", text):
+        return (
+            "The memory ran out; what was learnt up to the last saved step is kept. Give a smaller batch_tokens, LoRA "
+            "or four_bit, or close other programs, and go on."
+        )
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+        return f"The disk that holds {out} is full; the last saved state is kept. Make room and go on."
+    return None
 
 
 def code_version() -> str:
