@@ -6,6 +6,7 @@ launches.start_next(start)                       # the one that waits longest, i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from sqlite_utils import Database
 
 from finetune.feedback.process import is_running
-from finetune.feedback.rows import clean, column, loads, new_id
+from finetune.feedback.rows import clean, new_id, parsed
 from finetune.feedback.runs import Runs
 
 Wanted = Literal["run", "pause", "stop", "keep"]
@@ -45,7 +46,7 @@ class Launches:
             db.execute(
                 "INSERT INTO launches (run_id, arguments, place, wanted) VALUES (?, ?, ?, 'run') "
                 "ON CONFLICT (run_id) DO UPDATE SET place = excluded.place, wanted = 'run', pid = NULL, started = NULL",
-                [clean(run), column(list(arguments)), new_id()],
+                [clean(run), json.dumps([clean(text) for text in arguments]), new_id()],
             )
 
     def one(self, run: str) -> Launch | None:
@@ -102,7 +103,7 @@ def _launches(db: Database, where: str, values: list[Any]) -> list[Launch]:
     return [
         Launch(
             row["run_id"],
-            [str(text) for text in loads(row["arguments"])],
+            [str(text) for text in parsed(row["arguments"])],
             row["place"],
             row["wanted"],
             None if row["pid"] is None else (row["pid"], row["started"]),
