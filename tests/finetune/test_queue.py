@@ -83,7 +83,9 @@ def status(queue: Queue, run: Run) -> str:
 
 def trained(queue: Queue, run: Run) -> bool:
     """Whether at least one figure of its training is in the store."""
-    return bool(queue.runs.metrics(run.id)) and status(queue, run) == "running"
+    found = queue.runs.one(run.id)
+    assert found.status in ("queued", "running"), found.sentence
+    return bool(queue.runs.metrics(run.id)) and found.status == "running"
 
 
 def weights(run: Run) -> bytes:
@@ -172,12 +174,34 @@ def test_ended_early_it_keeps_what_it_has_learnt(queue: Queue, data: Path) -> No
     assert (Path(run.folder) / "report.html").is_file()
 
 
-BROKEN = {
-    "memory": "import finetune.stages.sft as sft\ndef make(self, number):\n    raise MemoryError\nsft.Talks.make = make\n",
-    "disk": "import errno, torch, finetune.trainer as trainer\ntrainer.SAVE_SECONDS = 0.0\nsave, saved = torch.save, []\n"
-    "def full(state, path):\n    saved.append(1)\n    save(state, path)\n    if len(saved) == 3:\n"
-    "        raise OSError(errno.ENOSPC, 'No space left on device')\ntorch.save = full\n",
-}
+NO_MEMORY = """
+import finetune.stages.sft as sft
+
+
+def make(self, number):
+    raise MemoryError
+
+
+sft.Talks.make = make
+"""
+
+NO_DISK = """
+import errno, torch, finetune.trainer as trainer
+
+trainer.SAVE_SECONDS, save, saved = 0.0, torch.save, []
+
+
+def full(state, path):
+    saved.append(1)
+    save(state, path)
+    if len(saved) == 3:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+torch.save = full
+"""
+
+BROKEN = {"memory": NO_MEMORY, "disk": NO_DISK}
 
 
 @pytest.mark.parametrize("what", BROKEN)
