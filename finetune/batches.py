@@ -47,6 +47,8 @@ class Diet:
     things: int  # the most that a scene holds
     seconds: float = 8.0  # of the longest clip
     mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
+    chinese: float = CHINESE
+    plain: bool = False  # things without a pattern, before a camera that stands still
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def chat_pieces(processor: KeyeProcessor, media: Media) -> Pieces:
     return Pieces(opening, answer, again)
 
 
-def _language(rng: random.Random) -> Language:
-    return "zh" if rng.random() < CHINESE else "en"
+def _language(rng: random.Random, chinese: float) -> Language:
+    return "zh" if rng.random() < chinese else "en"
 
 
 class Batches:
@@ -101,14 +103,14 @@ class Batches:
         common = random.Random(f"{self.seed}-{number}")
         own = random.Random(f"{self.seed}-{number}-{rank}")
         if common.random() < TALK:
-            return self._talk(own)
+            return self._talk(own, diet)
         still = diet.still or common.random() < PICTURES
         setting = draw_setting(common, still, diet.seconds)
         per_frame = setting.size[0] * setting.size[1] // 784
         frames = 1 if still else max(4, min(16, setting.duration * setting.sampling.fps))
         clips = 20 if still else max(5, min(16, round(3400 / (frames * per_frame + 200))))
         first = own.getrandbits(44)
-        scenes, images, fps = shoot(setting, range(first, first + clips), diet.things)
+        scenes, images, fps = shoot(setting, range(first, first + clips), diet.things, diet.plain)
         media: Media = "image" if still else "video"
         pixels, grid = to_patches(images)
         conversations = [self._conversations(scene, own, media, diet) for scene in scenes]
@@ -117,20 +119,21 @@ class Batches:
         batch.truth = batch_labels([token_labels(scene, times, setting.size) for scene in scenes])
         return batch
 
-    def _talk(self, rng: random.Random) -> PackedBatch:
+    def _talk(self, rng: random.Random, diet: Diet) -> PackedBatch:
         kinds = ("greeting", "who", "thanks", "foreign", "no_clip")
         conversations = [
-            [[small_talk(rng, rng.choice(kinds), False, _language(rng))] for _ in range(30)] for _ in range(8)
+            [[small_talk(rng, rng.choice(kinds), False, _language(rng, diet.chinese))] for _ in range(30)]
+            for _ in range(8)
         ]
         return self.pack("none", conversations, None, None, 0.0)
 
     def _conversations(self, scene: Scene, rng: random.Random, media: Media, diet: Diet) -> list[list[Question]]:
         """More conversations about one clip than its rows hold."""
-        questions = draw(scene, rng, ROWS[media] * 7, CHINESE, diet.mixture)
+        questions = draw(scene, rng, ROWS[media] * 7, diet.chinese, diet.mixture)
         for i in range(len(questions)):
             if rng.random() < SMALL_TALK:
                 kind = rng.choice(("greeting", "who", "thanks", "foreign", "foreign", "foreign"))
-                questions[i] = small_talk(rng, kind, language=_language(rng))
+                questions[i] = small_talk(rng, kind, language=_language(rng, diet.chinese))
         out: list[list[Question]] = []
         while questions:
             turns = 1 if rng.random() > FOLLOW_UPS else rng.choice((2, 2, 3))

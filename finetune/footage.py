@@ -20,7 +20,7 @@ from engine.video.decode import resize
 from finetune.shape import SAMPLING
 from finetune.world.clips import encode_clip, sampled_times
 from finetune.world.render import render
-from finetune.world.scene import Scene, make_scene
+from finetune.world.scene import Scene, make_scene, plainer
 
 Path_ = Literal["direct", "scaled", "jpeg", "h264"]
 """How pixels come about: drawn at the model's size; drawn larger and scaled as the served path does; compressed as a
@@ -73,11 +73,15 @@ def draw_setting(rng: random.Random, still: bool, longest: float = 8.0) -> Setti
     return Setting(file, size, duration, rng.choice((24, 25, 30)), sampling, path)
 
 
-def shoot(setting: Setting, seeds: range, most: int = 4) -> tuple[list[Scene], list[np.ndarray], float]:
+def shoot(
+    setting: Setting, seeds: range, most: int = 4, plain: bool = False
+) -> tuple[list[Scene], list[np.ndarray], float]:
     """The training scenes with these numbers and at most `most` things, of each uint8 RGB [frames, height, width, 3],
-    and the frames per second that the model is told of (0 for pictures)."""
+    and the frames per second that the model is told of (0 for pictures). `plain`: as `plainer` makes them."""
     aspect = setting.file[0] / setting.file[1]
     scenes = [make_scene(seed, "train", setting.duration, aspect, most) for seed in seeds]
+    if plain:
+        scenes = [plainer(scene) for scene in scenes]
     if setting.still:
         return scenes, [_picture(scene, setting) for scene in scenes], 0.0
     times, fps = sampled_times(setting.duration, setting.video_fps, setting.sampling)

@@ -55,6 +55,8 @@ class Part:
     things: int = 4  # the most that a scene may hold
     seconds: float = 8.0  # of the longest clip
     mixture: dict[str, float] = field(default_factory=dict)  # how much more often a kind of question is asked
+    chinese: float = 0.2  # share of the questions
+    plain: bool = False  # things without a pattern, before a camera that stands still
     dense: float = 0.0  # weight of what tokens and patches are asked directly, beside the stage's own loss
     contrastive: float = 1.0  # weight of the contrastive loss in `vision`
     # of fine-tuning
@@ -63,6 +65,7 @@ class Part:
     targets: tuple[str, ...] = ()  # the matrices that LoRA adapts, by their endings; none: all seven of a layer
     four_bit: bool = False  # of the decoder, under LoRA
     merge: bool = False  # write the model with its adapter worked in, too
+    shard: bool = False  # divide weights and optimiser among the processes, unless they are in 4 bits
     recompute: bool = False  # the activations of a layer in the backward pass: a third more time, far less memory
     cache: str = "data/frames"  # folder of decoded clips
     cache_gb: float = 50.0
@@ -210,6 +213,7 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         "batch_tokens": part.batch_tokens >= 1,
         "things": 1 <= part.things <= 4,
         "seconds": 8 <= part.seconds <= 16,
+        "chinese": 0 <= part.chinese <= 1,
         "lora": part.lora >= 0,
         "lora_alpha": part.lora_alpha >= 0,
         "cache_gb": part.cache_gb > 0,
@@ -221,6 +225,8 @@ def _part(where: str, table: dict[str, Any]) -> Part:
     for name, sensible in numbers.items():
         if not sensible:
             raise FinetuneError(f"{where}.{name} = {getattr(part, name)} makes no sense; give another value.")
+    if part.shard and part.muon_lr:
+        raise FinetuneError(f"{where}: Muon needs whole matrices; give muon_lr = 0, or shard = false.")
     for name in part.ours:
         if name.startswith("counts.") and name.removeprefix("counts.") in part.counts:
             continue

@@ -257,6 +257,7 @@ def _train(
     trainer = Trainer(step.name, part, work, step.folder, accelerator, log, look)
     record.begun(step.name, trainer.progress.step)
     progress = trainer.run(stop)
+    trainer.gather()
     if accelerator.is_main_process:
         work.save(step.folder)
         _write(step.folder / "done.json", _account(progress))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -24,11 +25,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from finetune.errors import FinetuneError
 from finetune.muon import optimizers
 from finetune.recipe import Part
+from finetune.shard import divide_optimizer, gather, shard, whole_optimizer, whole_state
 
 Scores = dict[str, tuple[int, int]]
 """By name, how many were right and how many were counted."""
@@ -164,23 +167,33 @@ class Trainer:
         self.progress = Progress()
         objective = work.objective
         objective.requires_grad_(False)
-        self.moved: list[nn.Parameter] = []
         for group in work.groups:
             for module in group.modules.values():
                 module.requires_grad_(True)
-                self.moved += list(module.parameters())
-        made = [o for g in work.groups for o in optimizers(g.modules, g.muon_lr, g.lr, g.weight_decay)]
         folder.mkdir(parents=True, exist_ok=True)
         self.raw = objective
+        self.divided = part.shard and not part.four_bit and accelerator.num_processes > 1
+        state = self._read() if self.state_file.is_file() else None
+        if state is not None:
+            self._load(lambda: load_moving_state(objective, state["objective"]))
+        if self.divided:
+            objective.to(accelerator.device)
+            shard(objective, compute=torch.bfloat16 if accelerator.device.type == "cuda" else None)
+        self.moved = [p for g in work.groups for module in g.modules.values() for p in module.parameters()]
+        made = [o for g in work.groups for o in optimizers(g.modules, g.muon_lr, g.lr, g.weight_decay)]
         self.optimizers = made
-        if self.state_file.is_file():
-            self._load()
-        prepared = accelerator.prepare(objective, *made)
-        self.objective, self.stepping = prepared[0], list(prepared[1:])
+        if state is not None:
+            self._load(lambda: self._go_on(state))
+        if self.divided:
+            self.objective, self.stepping = objective, made
+        else:
+            prepared = accelerator.prepare(objective, *made)
+            self.objective, self.stepping = prepared[0], list(prepared[1:])
         self._losses: list[float] = []
         self._right: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._clock = (time.process_time(), time.monotonic())
         self._saved = time.monotonic()
+        self._due = 0.0  # whether it is time to save, as all processes see it
 
     def run(self, stop: threading.Event) -> Progress:
         """Train to the end, or to where `stop` asks to keep what there is. Raises Stopped, after saving, when `stop`
@@ -213,7 +226,7 @@ class Trainer:
             if seen or last or self.progress.step % self.log_steps == 0:
                 self._log(norm, seen)
                 bar.set_postfix_str(f"loss {self._last:.3f}")
-            if bad == 0 and time.monotonic() - self._saved > SAVE_SECONDS:
+            if bad == 0 and self._due:
                 self.save()
         bar.close()
         self.save()
@@ -224,8 +237,9 @@ class Trainer:
         return tqdm(total=self.steps, initial=self.progress.step, desc=self.name, disable=hidden, dynamic_ncols=True)
 
     def _looked(self) -> dict[str, Any]:
-        """What the model says now; the main process asks, the others wait. It costs no training time."""
-        if self.look is None:
+        """What the model says now; the main process asks, the others wait. It costs no training time. Divided weights
+        cannot answer: no process holds them all."""
+        if self.look is None or self.divided:
             return {}
         seen = self.look(self.progress.step) if self.accelerator.is_main_process else {}
         self.accelerator.wait_for_everyone()
@@ -238,10 +252,13 @@ class Trainer:
         first = self.progress.step * every
         batches = [source.make(first + i) for i in range(every)]
         counts = [source.learnt(b) for b in batches]
+        # The first process alone says when it is time to save: divided weights are written by all of them together.
+        due = self.accelerator.is_main_process and time.monotonic() - self._saved > SAVE_SECONDS
         asked = stop.is_set()
         kept = asked and getattr(stop, "keep", False)
-        told = torch.tensor([sum(counts), int(asked), int(kept)], dtype=torch.float64)
-        total, stopping, keeping = self.accelerator.reduce(told.to(self.accelerator.device), "sum").tolist()
+        told = torch.tensor([sum(counts), int(asked), int(kept), int(due)], dtype=torch.float64)
+        agreed = self.accelerator.reduce(told.to(self.accelerator.device), "sum").tolist()
+        total, stopping, keeping, self._due = agreed
         if stopping:
             return KEPT if keeping else 1, 0.0
         value = 0.0
@@ -259,7 +276,7 @@ class Trainer:
             examples, tokens = source.size(batch)
             self.progress.examples += examples * self.accelerator.num_processes
             self.progress.tokens += tokens * self.accelerator.num_processes
-        norm = float(self.accelerator.clip_grad_norm_(self.moved, self.part.clip))
+        norm = _number(self.accelerator.clip_grad_norm_(self.moved, self.part.clip))
         if math.isfinite(norm):
             for optimizer in self.stepping:
                 for group in optimizer.param_groups:
@@ -279,7 +296,9 @@ class Trainer:
     @contextmanager
     def _whole(self, last: bool) -> Iterator[None]:
         """Gradients travel between processes once a step, with its last batch."""
-        if last:
+        if self.divided:
+            self.objective.set_requires_gradient_sync(last)
+        if last or self.divided:
             yield
         else:
             with self.accelerator.no_sync(self.objective):
@@ -309,14 +328,16 @@ class Trainer:
     def save(self) -> None:
         """Write the state in one step: what was there before stays until the new one is whole."""
         self._saved = time.monotonic()
+        whole = whole_state(self.raw) if self.divided else self.raw.state_dict()
+        optimizers = [whole_optimizer(o) if self.divided else o.state_dict() for o in self.optimizers]
         if not self.accelerator.is_main_process:
             return
         state = {
             "part": json.dumps(asdict(self.part)),
             "processes": self.accelerator.num_processes,
             "progress": asdict(self.progress),
-            "objective": moving_state(self.raw),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "objective": moving_state(self.raw, whole),
+            "optimizers": optimizers,
         }
         scratch = self.state_file.with_suffix(".part")
         try:
@@ -332,31 +353,46 @@ class Trainer:
                 f"make room and give the same command again.{kept}"
             ) from error
 
-    def _load(self) -> None:
+    def gather(self) -> None:
+        """Divided weights become whole in the first process, so that it can write them. Training has ended."""
+        if self.divided:
+            gather(self.raw)
+
+    def _read(self) -> dict[str, Any]:
+        state: dict[str, Any] = {}
+        self._load(lambda: state.update(torch.load(self.state_file, weights_only=True, map_location="cpu")))
+        if (processes := state.get("processes")) != self.accelerator.num_processes:
+            raise FinetuneError(
+                f"{self.state_file} was written by {processes} processes, not {self.accelerator.num_processes}; "
+                "go on with as many."
+            )
+        return state
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            peaks = [group["peak"] for group in optimizer.param_groups]  # a new rate holds for what is left
+            optimizer.load_state_dict(divide_optimizer(optimizer, saved) if self.divided else saved)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["peak"] = peak
+        self.progress = Progress(**state["progress"])
+
+    def _load(self, step: Callable[[], Any]) -> None:
         try:
-            state: dict[str, Any] = torch.load(self.state_file, weights_only=True, map_location="cpu")
-            if state["processes"] != self.accelerator.num_processes:
-                raise FinetuneError(
-                    f"{self.state_file} was written by {state['processes']} processes, not "
-                    f"{self.accelerator.num_processes}; go on with as many."
-                )
-            load_moving_state(self.raw, state["objective"])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                peaks = [group["peak"] for group in optimizer.param_groups]  # a new rate holds for what is left
-                optimizer.load_state_dict(saved)
-                for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    group["peak"] = peak
-            self.progress = Progress(**state["progress"])
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            step()
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError, EOFError) as error:
             raise FinetuneError(
                 f"{self.state_file} cannot be gone on with ({error}); delete it to begin {self.name} again."
             ) from error
 
 
-def moving_state(module: nn.Module) -> dict[str, Tensor]:
-    """What training changes: all else is in the model that the part began with."""
+def moving_state(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What training changes of the module's state: all else is in the model that the part began with."""
     moving = {name for name, p in module.named_parameters() if p.requires_grad}
-    return {name: value for name, value in module.state_dict().items() if name in moving}
+    return {name: value for name, value in state.items() if name in moving}
+
+
+def _number(norm: Tensor) -> float:
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def load_moving_state(module: nn.Module, state: dict[str, Tensor]) -> None:

@@ -6,13 +6,15 @@ from pathlib import Path
 from finetune.errors import FinetuneError
 from finetune.merge import average
 from finetune.recipe import Stage
-from finetune.stages.reading import world_work as work
+from finetune.stages import sft
+from finetune.stages.sft import load, work
 
-__all__ = ["check", "merge", "work"]
+__all__ = ["check", "load", "merge", "work"]
 
 
 def check(stage: Stage) -> None:
-    """FinetuneError where a part's rate does not fall."""
+    """FinetuneError where a part cannot be run as it is written, or its rate does not fall."""
+    sft.check(stage)
     for name, part in stage.parts.items():
         if part.fall == "none":
             raise FinetuneError(f'{stage.name}.{name} must let its rate fall; give fall = "linear" or "cosine".')

@@ -2,6 +2,6 @@
 
 Its parts run one after the other, cheap ones first: pictures, then videos, then the tower with them."""
 
-from finetune.stages.reading import world_work as work
+from finetune.stages.sft import check, load, work
 
-__all__ = ["work"]
+__all__ = ["check", "load", "work"]

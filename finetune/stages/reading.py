@@ -71,7 +71,8 @@ class World:
 
     def __init__(self, start: Start, part: Part) -> None:
         self._batches = Batches(start.model, start.processor, start.seed)
-        self._diet = Diet(part.media == "pictures", part.things, part.seconds, dict(part.mixture))
+        still, mixture = part.media == "pictures", dict(part.mixture)
+        self._diet = Diet(still, part.things, part.seconds, mixture, part.chinese, part.plain)
         self._rank = start.rank
 
     def make(self, number: int) -> PackedBatch:

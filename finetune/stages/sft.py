@@ -1,4 +1,5 @@
-"""Supervised fine-tuning on files of conversations: the next token of the assistant's turns.
+"""Supervised fine-tuning on files of conversations: the next token of the assistant's turns. The stages before it
+learn from files in the same way.
 
 The weights themselves, LoRA beside the decoder's, or LoRA beside the decoder in 4 bits. A row that cannot be learnt
 from is left out before training, counted and named."""
@@ -10,6 +11,7 @@ import json
 import math
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,9 +26,10 @@ from finetune.adapters import TARGETS, add_lora, lora_modules, merge_adapter, sa
 from finetune.checkpoint import stored_dtype, write_model
 from finetune.data.cache import FrameStore
 from finetune.data.collate import Batch, collate, plan_epoch, read
-from finetune.data.conversations import Conversations
+from finetune.data.conversations import Conversations, Example
 from finetune.data.jsonl import Rows, load_rows
 from finetune.data.problems import BadRow, Problems
+from finetune.data.rows import Row
 from finetune.errors import FinetuneError
 from finetune.losses import next_token_loss
 from finetune.recipe import Part, Stage
@@ -93,19 +96,19 @@ class Talks:
         self.steps = self._per_epoch // part.accumulate
         self._last = math.ceil((part.steps or part.epochs * self.steps) * part.accumulate)
         self._pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="batches")
-        self._made: dict[int, Future[Batch]] = {}
+        self._made: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
 
-    def make(self, number: int) -> Batch:
+    def make(self, number: int) -> Any:
         for n in range(number, min(number + AHEAD + 1, max(self._last, number + 1))):
             if n not in self._made:
                 self._made[n] = self._pool.submit(self._make, self._rows_of(n))
         return self._made.pop(number).result()
 
-    def learnt(self, batch: Batch) -> int:
-        return batch.learnt
+    def learnt(self, batch: Any) -> int:
+        return int(batch.learnt)
 
-    def size(self, batch: Batch) -> tuple[int, int]:
+    def size(self, batch: Any) -> tuple[int, int]:
         return batch.examples, batch.input_ids.shape[1]
 
     def _plan(self, epoch: int) -> list[list[int]]:
@@ -117,17 +120,21 @@ class Talks:
         epoch, at = divmod(number, self._per_epoch)
         return self._plan(epoch)[at * self.processes + self.rank]
 
-    def _make(self, chosen: list[int]) -> Batch:
+    def _make(self, chosen: list[int]) -> Any:
+        return collate([example for _, example in self._examples(chosen)])
+
+    def _examples(self, chosen: list[int]) -> list[tuple[Row, Example]]:
+        """Rows with their tensors, without those that cannot be read any more."""
         examples = []
         for i in chosen:
             row = self.rows[i]
             try:
-                examples.append(self.conversations.example(row))
+                examples.append((row, self.conversations.example(row)))
             except BadRow as problem:
                 with self._lock:
                     self.lost.add(row.where, problem)
                 print(f"{row.where} was left out: it {problem}.", file=sys.stderr)
-        return collate(examples)
+        return examples
 
 
 def with_replay(start: Start, part: Part, objective: Objective, source: Source) -> tuple[Objective, Source]:
@@ -142,8 +149,11 @@ def with_replay(start: Start, part: Part, objective: Objective, source: Source) 
     return objective, Replayed(source, old, part.replay, part.accumulate)
 
 
-def talks(start: Start, part: Part) -> tuple[Talks, Problems]:
-    """The checked rows of the part's files as batches, and what was left out of them."""
+def talks(
+    start: Start, part: Part, kind: type[Talks] = Talks, fits: Callable[[Row], None] | None = None
+) -> tuple[Talks, Problems]:
+    """The checked rows of the part's files as batches of a `kind`, and what was left out of them. `fits` raises BadRow
+    for a row that this kind cannot use."""
     model = start.model
     cache = Path(part.cache)
     conversations = Conversations(
@@ -155,12 +165,19 @@ def talks(start: Start, part: Part) -> tuple[Talks, Problems]:
     )
     tokenizer = (start.folder / "tokenizer.json").stat()
     depends = f"{asdict(conversations.sampling)} {conversations.longest} {tokenizer.st_size} {tokenizer.st_mtime_ns}"
-    rows, problems = load_rows([Path(file) for file in part.data], conversations.length, cache, depends)
+
+    def length(row: Row) -> int:
+        if fits is not None:
+            fits(row)
+        return conversations.length(row)
+
+    depends += f" {kind.__name__}"
+    rows, problems = load_rows([Path(file) for file in part.data], length, cache, depends)
     if start.rank == 0:
         print(f"{len(rows):,} conversations of {', '.join(part.data)} are learnt.", file=sys.stderr)
         for line in problems.lines():
             print(f"Left out: {line}.", file=sys.stderr)
-    return Talks(rows, conversations, part, start.seed, start.rank, start.processes), problems
+    return kind(rows, conversations, part, start.seed, start.rank, start.processes), problems
 
 
 def work(start: Start, part: Part) -> Work:
@@ -183,10 +200,15 @@ def work(start: Start, part: Part) -> Work:
                 merge_adapter(start.folder, folder / "adapter", folder / "model")
         else:
             write_model(folder / "model", start.model.state_dict(), start.folder, stored_dtype(start.folder))
-        facts: dict[str, Any] = {"files": list(part.data), "learnt": len(source.rows), "left_out": problems.as_json()}
-        if source.lost.total:
-            facts["lost"] = source.lost.as_json()
-        (folder / "data.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_facts(folder, part, source, problems)
 
     objective, mixed = with_replay(start, part, Answering(start.model), source)
     return Work(objective, mixed, moved, save)
+
+
+def write_facts(folder: Path, part: Part, source: Talks, problems: Problems) -> None:
+    """What was learnt from the part's files, and what was left out of them, in data.json."""
+    facts: dict[str, Any] = {"files": list(part.data), "learnt": len(source.rows), "left_out": problems.as_json()}
+    if source.lost.total:
+        facts["lost"] = source.lost.as_json()
+    (folder / "data.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")

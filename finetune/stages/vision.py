@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,18 @@ from engine.errors import EngineError
 from engine.keye import KeyeImageProcessor, KeyeProcessor
 from engine.keye.loading import load_model
 from engine.keye.positions import grid_rows
+from engine.video import Sampling, sampling_for
+from finetune.data.problems import BadRow
+from finetune.data.rows import Footage, Row
 from finetune.errors import FinetuneError
 from finetune.losses import siglip_loss
 from finetune.probes import Probes, probe_batch, tower_probes
 from finetune.recipe import Part
 from finetune.stages.reading import BESIDE, WORLD, Start, groups, load_beside, saver
+from finetune.stages.sft import Talks, check, load, talks, write_facts
 from finetune.trainer import Objective, Result, Scores, Work
+
+__all__ = ["Encoder", "check", "load", "load_encoder", "work"]
 
 TEXT_TOKENS = 48
 """Longer texts are cut, as SigLIP does at 64."""
@@ -131,6 +138,38 @@ class WorldPairs:
         return len(batch.grid), batch.pixels.shape[0] // 4
 
 
+class FilePairs(Talks):
+    """Rows of files that show one picture or one clip, with what the assistant says of it."""
+
+    def _make(self, chosen: list[int]) -> PairBatch:
+        found = self._examples(chosen or [0])  # a process without a row takes the step with the others all the same
+        if not found:
+            raise FinetuneError("What stage 0 learns from cannot be read any more; bring the files back.")
+        still = [e.pixel_values is not None for _, e in found]
+        pixels = [e.pixel_values if one else e.pixel_values_videos for (_, e), one in zip(found, still, strict=True)]
+        grids = [e.image_grid_thw if one else e.video_grid_thw for (_, e), one in zip(found, still, strict=True)]
+        texts = [" ".join(turn.text for turn in row.turns if turn.role == "assistant") for row, _ in found]
+        return PairBatch(
+            torch.cat(pixels), torch.cat(grids), text_ids(self.conversations.processor.tokenizer, texts), {}
+        )
+
+    def learnt(self, batch: PairBatch) -> int:
+        return len(batch.grid)
+
+    def size(self, batch: PairBatch) -> tuple[int, int]:
+        return len(batch.grid), batch.pixels.shape[0] // 4
+
+
+def _fits(sampling: Sampling) -> Callable[[Row], None]:
+    def check(row: Row) -> None:
+        if len(row.media) != 1:
+            raise BadRow("does not show one picture or clip", f"{len(row.media)} of them")
+        if sampling.slow_fast and isinstance(row.media[0], Footage):
+            raise BadRow("is a clip, and frames of two sizes are no one picture", "give pictures")
+
+    return check
+
+
 def text_ids(tokenizer: Any, texts: list[str]) -> Tensor:
     """int64 [texts, TEXT_TOKENS], cut or padded on the right."""
     pad = tokenizer.pad_token_id
@@ -142,13 +181,22 @@ def work(start: Start, part: Part) -> Work:
     """The tower against a text tower. FinetuneError where the part trains anything else."""
     if part.train != ("tower",):
         raise FinetuneError('Stage 0 trains the tower alone; leave train out or give train = ["tower"].')
-    if part.data != WORLD:
-        raise FinetuneError("Stage 0 learns from the world only; leave data out.")
     torch.manual_seed(zlib.crc32(start.seed.encode()))  # a part that is gone on with begins with the same weights
     beside = _beside(start.model, tower_probes(start.model) if part.dense else None)
     load_beside(beside, start.beside)
     objective = Contrast(start.model.visual, beside, part.contrastive, part.dense)
-    return Work(objective, WorldPairs(start), groups(start, part, {"beside": beside}), saver(start, beside))
+    moved, save = groups(start, part, {"beside": beside}), saver(start, beside)
+    if part.data == WORLD:
+        return Work(objective, WorldPairs(start), moved, save)
+    if part.dense:
+        raise FinetuneError("What lies under a patch is known of the world alone; give dense = 0 with files.")
+    source, problems = talks(start, part, FilePairs, _fits(sampling_for(start.folder)))
+
+    def save_all(folder: Path) -> None:
+        save(folder)
+        write_facts(folder, part, source, problems)
+
+    return Work(objective, source, moved, save_all)
 
 
 def _beside(model: Any, probes: Probes | None) -> Beside:

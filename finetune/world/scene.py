@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetune.errors import FinetuneError
@@ -190,6 +190,12 @@ def make_scene(seed: int, split: Split = "train", duration: float = 4.0, aspect:
         text_top=text_top,
         camera=camera,
     )
+
+
+def plainer(scene: Scene) -> Scene:
+    """The same without patterns on its things, before a camera that stands still."""
+    things = tuple(replace(thing, texture="plain") for thing in scene.things)
+    return replace(scene, things=things, camera=Camera())
 
 
 def _text(rng: random.Random) -> tuple[str, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from engine.errors import EngineError
 from engine.keye import KeyeForConditionalGeneration, KeyeProcessor, load_model
-from engine.video import sampling_for
+from engine.video import Sampling, sampling_for
 from finetune.batches import ROW, Batches, Diet, chat_pieces
 from finetune.footage import Setting, shoot, to_patches
 from finetune.labels import CHARACTERS, EVENTS, IGNORE, PATCH_TARGETS, TOKEN_TARGETS, patch_labels, token_labels
@@ -229,9 +230,22 @@ def test_a_batch_is_the_same_every_time(
     assert other.row_ids.shape != one.row_ids.shape or not torch.equal(other.row_ids, one.row_ids)
 
 
-def test_pixels_of_every_kind_show_the_same() -> None:
-    from engine.video import Sampling
+def test_a_plain_diet_is_english_and_without_patterns(
+    model: KeyeForConditionalGeneration, processor: KeyeProcessor
+) -> None:
+    diet = Diet(True, 4, mixture={"texture": 0.0, "colour": 5.0}, chinese=0.0, plain=True)
+    plain = Batches(model, processor, "7").make(3, diet)
+    usual = Batches(model, processor, "7").make(3, Diet(True, 4))
+    said = [processor.tokenizer.decode(batch.row_ids[batch.segments >= 0]) for batch in (plain, usual)]
+    assert not re.search(r"[\u4e00-\u9fff]|striped|dotted", said[0]) and "texture" not in plain.kinds
+    assert re.search(r"[\u4e00-\u9fff]", said[1]) and re.search("striped|dotted", said[1])
+    setting = Setting((448, 448), (112, 112), 4.0, 30, Sampling(**SAMPLING), "direct")
+    scenes, _, _ = shoot(setting, range(60), 4, plain=True)
+    assert all(scene.camera.kind == "none" and {t.texture for t in scene.things} == {"plain"} for scene in scenes)
+    assert len({scene.camera.kind for scene in shoot(setting, range(60))[0]}) == 4
 
+
+def test_pixels_of_every_kind_show_the_same() -> None:
     base = Setting((448, 448), (112, 112), 2.0, 30, Sampling(**SAMPLING), "direct")
     seeds = range(40, 42)
     _, direct, fps = shoot(base, seeds)

@@ -341,7 +341,11 @@ def test_two_processes_take_the_gradient_of_one_with_both_batches(model: Path, t
 def _mixed(begun: Start, case: int) -> list[object]:
     source = Batches(begun.model, begun.processor, "mixed")
     pictures = source.make(3, Diet(still=True, things=1))
-    other = source.make(4, Diet(still=False, things=1)) if case == 0 else source._talk(random.Random(1))
+    other = (
+        source.make(4, Diet(still=False, things=1))
+        if case == 0
+        else source._talk(random.Random(1), Diet(still=False, things=1))
+    )
     return [pictures, other]
 
 
