@@ -73,12 +73,9 @@ def weigh(recipe: Recipe, store: Store) -> Feedback:
     """What each stage of the recipe would learn from the store as it is. Writes nothing.
 
     FinetuneError where a stage cannot learn from feedback, or the store cannot be read."""
-    from finetune.feedback.lessons import gather
-
-    gathered = gather(store)
+    lessons, gone = _lessons(store)
     there = []
-    gone = sum(one.why == "video_gone" for one in gathered.left_out)
-    for lesson in gathered.lessons:
+    for lesson in lessons:
         if all(Path(path).is_file() for path in media_of(lesson.row)):
             there.append(lesson)
         else:
@@ -86,6 +83,24 @@ def weigh(recipe: Recipe, store: Store) -> Feedback:
     learnt = tuple(lesson for lesson in there if not lesson.held_out)
     shares = tuple(_share(stage, learnt, gone) for stage in recipe.stages if _of_feedback(stage))
     return Feedback(shares, learnt, tuple(lesson for lesson in there if lesson.held_out), gone)
+
+
+def _lessons(store: Store) -> tuple[list[Lesson], int]:
+    """What the store teaches, without the answers that nothing is to be learnt from, those of held-out videos marked;
+    and how many teach nothing because their video was deleted."""
+    from finetune.feedback.browse import excluded
+    from finetune.feedback.lessons import gather
+    from finetune.feedback.splits import split_of
+
+    gathered, left_alone = gather(store), excluded(store)
+    videos = {lesson.video for lesson in gathered.lessons if lesson.video is not None}
+    kept_back = {video for video in videos if split_of(store, video) == "held_out"}
+    lessons = [
+        replace(lesson, held_out=lesson.held_out or lesson.video in kept_back)
+        for lesson in gathered.lessons
+        if lesson.answer not in left_alone
+    ]
+    return lessons, sum(one.why == "video_gone" for one in gathered.left_out)
 
 
 def _of_feedback(stage: Stage) -> bool:
@@ -100,8 +115,10 @@ def _share(stage: Stage, learnt: Sequence[Lesson], gone: int) -> Share:
     least = max(1, *(part.least for part in stage.parts.values()))
     reason = warning = None
     if len(rows) < least:
-        lost = f", besides {gone} whose video was deleted" if gone else ""
-        reason = f"It needs at least {_counted(least, use)}, and there {_are(len(rows))}{lost}."
+        reason = f"It needs at least {_counted(least, use)}; there are {len(rows)}."
+        if gone:
+            besides = f"{gone} whose video was deleted"
+            reason = f"It needs at least {_counted(least, use)}; there are {len(rows)} besides {besides}."
     elif len(said := {_told(lesson) for lesson in rows}) == 1 and None not in said:
         warning = f"All {len(rows)} rows teach the same answer: the model may come to say it to every question."
     elif len(rows) < SOME:
@@ -117,10 +134,6 @@ def _counted(count: int, use: Use) -> str:
         "question": ("question with a known answer", "questions with a known answer"),
     }[use]
     return f"{count} {one if count == 1 else several}"
-
-
-def _are(count: int) -> str:
-    return {0: "are none", 1: "is 1"}.get(count, f"are {count}")
 
 
 def _told(lesson: Lesson) -> str | None:
@@ -185,15 +198,16 @@ def refuse_nothing(recipe: Recipe, feedback: Feedback) -> None:
     if len(feedback.left_out) < len(recipe.stages):
         return
     if not feedback.lessons and not feedback.held_out:
-        lost = f" {feedback.gone} rows were left out because their video was deleted." if feedback.gone else ""
+        if feedback.gone:
+            raise FinetuneError(
+                f"There is nothing to learn from: the videos of all {feedback.gone} answers were deleted; ask again "
+                "about videos that are kept."
+            )
         raise FinetuneError(
             "There is nothing to learn from yet: votes alone teach no better answer; correct some answers, or choose "
-            f"between two.{lost}"
+            "between two."
         )
-    raise FinetuneError(
-        "There is too little feedback to learn from. "
-        + " ".join(f"{name}: {reason}" for name, reason in feedback.left_out.items())
-    )
+    raise FinetuneError(f"There is too little feedback to learn from. {' '.join(feedback.left_out.values())}")
 
 
 def _with_files(recipe: Recipe, folder: Path) -> Recipe:

@@ -31,6 +31,7 @@ from finetune.feedback.launches import Launch, Launches, Wanted
 from finetune.feedback.process import is_running, when_began
 from finetune.feedback.runs import GONE
 from finetune.recipe import Recipe, load_recipe
+from finetune.shortage import shortage
 
 _log = logging.getLogger(__name__)
 
@@ -335,13 +336,8 @@ def why_it_failed(log: Path, code: int | None) -> str | None:
     and the end of its log; None where nothing is known but that it is gone."""
     lines = last_lines(log)
     text = "\n".join(lines)
-    if re.search(r"MemoryError|[Oo]ut ?of ?[Mm]emory|allocate memory|bad_alloc", text):
-        return (
-            "The memory ran out; what was learnt up to the last saved step is kept. Give a smaller batch_tokens, LoRA "
-            "or four_bit, or close other programs, and go on."
-        )
-    if "No space left" in text or "Disk quota exceeded" in text:
-        return f"The disk that holds {log.parent} is full; the last saved state is kept. Make room and go on."
+    if (found := shortage(text, log.parent)) is not None:
+        return found
     if code == -signal.SIGKILL:
         return (
             "The system ended it, as it does when the memory runs out; what was learnt up to the last saved step is "

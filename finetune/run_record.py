@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from engine.errors import EngineError
 from finetune.errors import FinetuneError
 from finetune.feedback.runs import Runs
 from finetune.recipe import Recipe
+from finetune.shortage import shortage
 from finetune.trainer import Stopped
 
 
@@ -80,27 +77,14 @@ def recorded(store: Path | None, recipe: Recipe, out: Path) -> Iterator[Record]:
         except (FinetuneError, EngineError) as error:
             runs.finished(run.id, "failed", str(error))
             raise
-        except (MemoryError, torch.OutOfMemoryError, RuntimeError, OSError) as error:
-            if (told := told_simply(error, out)) is None:
+        except (MemoryError, RuntimeError, OSError) as error:
+            if (told := shortage(f"{type(error).__name__}: {error}", out)) is None:
                 raise
             runs.finished(run.id, "failed", told)
             raise FinetuneError(told) from error
         runs.finished(run.id, "done", record.sentence)
     finally:
         runs.close()
-
-
-def told_simply(error: BaseException, out: Path) -> str | None:
-    """One sentence for what a machine runs out of; None for anything else. torch tells of either as a RuntimeError."""
-    text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search("out of memory|allocate memory", text):
-        return (
-            "The memory ran out; what was learnt up to the last saved step is kept. Give a smaller batch_tokens, LoRA "
-            "or four_bit, or close other programs, and go on."
-        )
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
-        return f"The disk that holds {out} is full; the last saved state is kept. Make room and go on."
-    return None
 
 
 def code_version() -> str:

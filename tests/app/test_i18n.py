@@ -28,6 +28,8 @@ SPOKEN = (
         for name in ("background", "predictions", "registry", "run", "tables")
     ),
     ROOT / "app" / "bench.py",
+    *(ROOT / "app" / f"{name}.py" for name in ("tuner", "tuning", "tuning_views")),
+    *(ROOT / "finetune" / f"{name}.py" for name in ("queue", "from_feedback", "estimate", "shortage", "run_record")),
 )
 """The files whose sentences reach the page."""
 

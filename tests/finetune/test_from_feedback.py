@@ -52,7 +52,7 @@ def lesson(number: int, use: str = "example", held_out: bool = False, said: str 
 def teach(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the store teach these."""
 
-    def teach(*several: Lesson, gone: int = 0) -> None:
+    def teach(*several: Lesson, gone: int = 0, excluded: Any = (), held_out: Any = ()) -> None:
         module: Any = ModuleType("finetune.feedback.lessons")
         left_out = [SimpleNamespace(why="video_gone") for _ in range(gone)]
         module.gather = lambda store: SimpleNamespace(lessons=list(several), left_out=left_out)
@@ -64,6 +64,12 @@ def teach(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         module.write_lessons = write_lessons
         monkeypatch.setitem(sys.modules, "finetune.feedback.lessons", module)
+        browse: Any = ModuleType("finetune.feedback.browse")
+        browse.excluded = lambda store: frozenset(excluded)
+        monkeypatch.setitem(sys.modules, "finetune.feedback.browse", browse)
+        splits: Any = ModuleType("finetune.feedback.splits")
+        splits.split_of = lambda store, video: "held_out" if video in held_out else "train"
+        monkeypatch.setitem(sys.modules, "finetune.feedback.splits", splits)
 
     return teach
 
@@ -91,7 +97,7 @@ def test_each_stage_gets_what_is_its_own_or_is_left_out_with_the_reason(
         ("mpo", 8, "pair"),
         ("rl", 1, "question"),
     ]
-    assert feedback.left_out == {"rl": "It needs at least 8 questions with a known answer, and there is 1."}
+    assert feedback.left_out == {"rl": "It needs at least 8 questions with a known answer; there are 1."}
     out = tmp_path / "run"
     made = drawn(recipe(), out, store)
     assert [stage.name for stage in made.stages] == ["sft", "mpo"]
@@ -135,9 +141,7 @@ def test_too_little_is_refused_before_anything_begins(store: Path, teach: Any, t
     with pytest.raises(FinetuneError, match="nothing to learn from yet: votes alone teach no better answer"):
         drawn(recipe(), tmp_path / "run", store)
     teach(lesson(0), gone=3)
-    with pytest.raises(
-        FinetuneError, match="at least 4 SFT examples, and there is 1, besides 3 whose video was deleted"
-    ):
+    with pytest.raises(FinetuneError, match="4 SFT examples; there are 1 besides 3 whose video was deleted"):
         drawn(recipe(), tmp_path / "run", store)
     assert not (tmp_path / "run" / "data").exists()
     with pytest.raises(FinetuneError, match="There is no store"):
@@ -161,6 +165,14 @@ def test_a_row_whose_video_was_deleted_is_left_out(store: Path, teach: Any, tmp_
     teach(*map(lesson, (0, 1, 2, 4)), lost)
     feedback = weigh(recipe(), Store(store))
     assert feedback.gone == 1 and [one.question for one in feedback.lessons] == ["q0", "q1", "q2", "q4"]
+
+
+def test_what_is_excluded_is_not_learnt_and_a_held_out_video_is_only_asked_about(store: Path, teach: Any) -> None:
+    teach(*map(lesson, range(6)), excluded=["a1"], held_out=["v2", "v3"])
+    feedback = weigh(recipe(), Store(store))
+    assert [one.question for one in feedback.lessons] == ["q0", "q4", "q5"]
+    assert [one.question for one in feedback.held_out] == ["q2", "q3"]
+    assert feedback.shares[0].reason == "It needs at least 4 SFT examples; there are 3."
 
 
 def test_a_full_disk_leaves_nothing_half(store: Path, teach: Any, tmp_path: Path) -> None:
