@@ -40,7 +40,7 @@ LOOK_SECONDS = 1.0
 LOG_BYTES = 20_000
 """Of the end of a run's log, where it says why it failed."""
 
-NICE = 10
+NICE = 5
 """Without a GPU training gives way to answers: it runs at this lower priority, and both go on."""
 
 

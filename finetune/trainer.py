@@ -38,7 +38,7 @@ Scores = dict[str, tuple[int, int]]
 
 SAVE_SECONDS = 150.0
 LOG_STEPS = 25
-"""At most so many steps between two lines of figures; of short parts there are at least twenty lines."""
+"""At most so many steps between two lines of figures; of short parts there are at least fifty lines."""
 
 KEPT = 2
 BAD_STEPS = 5
@@ -162,7 +162,7 @@ class Trainer:
         self.steps = part.steps or math.ceil(part.epochs * work.source.steps)
         if self.steps < 1:
             raise FinetuneError(f"{name} has nothing to do; give it steps, or epochs of data that ends.")
-        self.log_steps = max(1, min(LOG_STEPS, self.steps // 20))
+        self.log_steps = max(1, min(LOG_STEPS, self.steps // 50))
         self.state_file = folder / "state.pt"
         self.progress = Progress()
         objective = work.objective
