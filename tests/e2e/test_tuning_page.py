@@ -12,17 +12,18 @@ from playwright.sync_api import Page, expect
 from app.library import Library
 from engine.video import describe_video
 from finetune.feedback import Runs, Store
-from finetune.feedback.splits import set_side
 from tests.e2e.conftest import PATIENCE, ROOT, Site
 
 expect.set_options(timeout=PATIENCE)
 
 NANO = ROOT / "assets" / "keye-nano"
-FEW = "sft.replay=0 sft.batch_tokens=200 sft.look=50 threads=1"
+FEW = "sft.replay=0 sft.batch_tokens=200 sft.look=75 threads=1"
 
 
 def teach(data: Path) -> list[str]:
     """Six answers about the demo clips with a correction each; the last clip is held out. Their questions' ids."""
+    from finetune.feedback.splits import set_side
+
     store, library = Store(data / "studio.sqlite"), Library(data / "videos")
     asked = []
     for clip in sorted((ROOT / "assets" / "demo").glob("*.mp4")):
@@ -58,7 +59,7 @@ def test_corrections_become_a_model_that_can_be_paused_and_resumed(page: Page, s
     page.locator("#kt-start").click()
     expect(page.locator("#kt-offer")).to_contain_text("There is nothing to learn from yet")
     asked = teach(site.data)
-    fill(page, "shelves", f"sft.steps=400 {FEW}")
+    fill(page, "shelves", f"sft.steps=150 {FEW}")
     page.locator("#kt-estimate").click()
     offer = page.locator("#kt-offer")
     expect(offer).to_contain_text("5 SFT examples")
@@ -70,7 +71,7 @@ def test_corrections_become_a_model_that_can_be_paused_and_resumed(page: Page, s
     shown = page.locator("#kt-run")
     expect(shown).to_contain_text("shelves")
     expect(shown.locator(".ks-bar")).to_be_visible()
-    expect(shown).to_contain_text(re.compile(r"step \d+ of 400"))
+    expect(shown).to_contain_text(re.compile(r"step \d+ of 150"))
     expect(shown).to_contain_text(re.compile(r"Loss \d"))
     page.locator("#kt-pause").click()
     expect(shown.locator(".kt-state")).to_have_text("paused")
@@ -81,10 +82,10 @@ def test_corrections_become_a_model_that_can_be_paused_and_resumed(page: Page, s
     open_tab(page)
     expect(shown.locator(".kt-state")).to_have_text("paused")
     page.locator("#kt-resume").click()
-    expect(shown.locator(".kt-state")).to_have_text("done")
+    expect(shown.locator(".kt-state")).to_have_text("done", timeout=5 * PATIENCE)
     expect(shown.locator("svg.kr-chart")).to_have_count(3)
     expect(shown).to_contain_text("Questions that are held out")
-    expect(shown).to_contain_text("sft, after 400 steps")
+    expect(shown).to_contain_text("sft, after 150 steps")
     shown.get_by_text("What made it").click()
     expect(shown).to_contain_text("example.jsonl:1")
     for question in asked[:5]:
@@ -105,7 +106,7 @@ def test_corrections_become_a_model_that_can_be_paused_and_resumed(page: Page, s
     expect(shown).to_contain_text("ended early")
     expect(shown).to_contain_text(re.compile(r"step \d+ of 4,000"))
     page.locator("#kt-keep").click()
-    expect(shown.locator(".kt-state")).to_have_text("done")
+    expect(shown.locator(".kt-state")).to_have_text("done", timeout=5 * PATIENCE)
     expect(shown).to_contain_text("what was learnt until then is kept")
     history = page.locator("#kt-history")
     expect(history.locator("tbody tr")).to_have_count(2)
