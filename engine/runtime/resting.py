@@ -81,8 +81,7 @@ class Resting:
             runtime.close()
 
     def _awake(self) -> Runtime:
-        runtime = self.__dict__.get("_runtime")
+        runtime: Runtime | None = self.__dict__.get("_runtime")
         if runtime is None:
             raise EngineError(RESTS)
-        assert isinstance(runtime, object)
         return runtime
