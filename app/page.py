@@ -16,6 +16,7 @@ from app.promote import PromoteTab
 from app.rounds import memory
 from app.skills import SkillsTab
 from app.studio import Studio
+from app.tuning import TuneTab
 from engine.runtime.choose import make_runtime
 
 _ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -31,6 +32,7 @@ def build(studio: Studio) -> gr.Blocks:
             SkillsTab(page, studio, ask, skills)
             DataTab(page, studio, ask)
             BenchTab(page, studio, ask)
+            TuneTab(page, studio, ask)
             PromoteTab(page, studio, ask)
     return page
 

@@ -19,6 +19,7 @@ from app.jobs import Job, Snapshot
 from app.library import Library, disk_problem
 from app.said import Said, said_of
 from app.steps import to_row
+from app.tuner import Tuner
 from engine.errors import EngineError
 from engine.events import Done, Event, Progress
 from engine.prompt import interleaved, joined
@@ -30,6 +31,7 @@ from engine.video import Cancelled, Clip, Frames, Sampling, VideoInfo, describe_
 from finetune.bench.background import Background
 from finetune.errors import FinetuneError
 from finetune.feedback import Answer, Comparison, DraftSet, Question, Store, standing
+from finetune.feedback.lessons import lessons
 from finetune.feedback.rows import AnswerFacts
 from finetune.serving import Serving
 
@@ -92,11 +94,13 @@ class Studio:
         self.store = Store(config.data / "studio.sqlite")
         self.bench = Background()
         self.bench_folder = config.data / "bench"
-        self.serving = Serving(self.store, runtime, config.started_with, config.data / "trials", busy=self.bench.busy)
+        trials = config.data / "trials"
+        self.serving = Serving(self.store, runtime, config.started_with, trials, lessons=lessons, busy=self.bench.busy)
         self.runtime = self.serving.served
         self.hearing = Hearing(self.store, self.library, speech_model(config))
         self.comments = Commenter(self.store, self.library, self.runtime)
         self.dataset = Dataset(self.store, self.library, config.data / "exports")
+        self.tuner = Tuner(config.data, self.store, self.runtime)
         # By conversation: one, or the left and the right of a comparison. Finished ones stay until the next question.
         self._jobs: dict[str, tuple[Job, ...]] = {}
         self._lock = threading.Lock()
@@ -390,6 +394,7 @@ class Studio:
         self.hearing.close()
         self.serving.close()
         self.dataset.close()
+        self.tuner.close()
         _stop(jobs, 10)
         self.runtime.close()
 

@@ -1,5 +1,6 @@
-"""python -m finetune run | report | data | evaluate | modes | card | demo | bench | score: run a recipe and report on
-it, make training data, measure a model on the world, make the demo clips; run benchmarks and score predictions."""
+"""python -m finetune run | report | data | feedback | evaluate | modes | card | demo | bench | score: run a recipe and
+report on it, make training data, take feedback along, measure a model on the world, make the demo clips; run benchmarks
+and score predictions."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from finetune import cli, modes_table, run_report
 from finetune.bench import cli as bench
 from finetune.data import cli as data
 from finetune.errors import FinetuneError
+from finetune.feedback import cli as feedback
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     run_report.add_commands(commands)
     modes_table.add_commands(commands)
     data.add_commands(commands)
+    feedback.add_commands(commands)
     return parser
 
 

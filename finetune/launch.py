@@ -82,10 +82,10 @@ class _passed_on:
         def tell(number: int, frame: Any) -> None:
             for worker in self._workers:
                 if worker.is_alive():
-                    os.kill(worker.pid, signal.SIGTERM)
+                    os.kill(worker.pid, signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM)
 
         if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, tell) for n in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {n: signal.signal(n, tell) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self._before.items():

@@ -2,7 +2,8 @@
 
 Every table of the file but `[model]` and `[evaluate]` is a stage. The tables inside a stage are its parts: they take
 over what the stage says and may say otherwise. A stage of kind `annealing` begins each of its parts at the same
-weights and averages what comes out; all others run their parts one after the other."""
+weights and averages what comes out; all others run their parts one after the other. `[small.STAGE]` says what a stage
+takes instead where the model is small."""
 
 from __future__ import annotations
 
@@ -43,7 +44,11 @@ class Part:
     accumulate: int = 1  # batches of a step
     clip: float = 1.0  # norm of the gradient
     train: tuple[Module, ...] = MODULES
-    data: tuple[str, ...] = ("world",)  # "world", or files of conversations (pictures with texts for `vision`)
+    data: tuple[str, ...] = ("world",)  # "world", "feedback" (of the store), or files of what the stage learns from
+    least: int = 0  # rows of feedback; with fewer the stage is left out
+    replay: float = 0.0  # share of the steps that go over old skills, where the data are files
+    replay_data: tuple[str, ...] = ()  # what these are: "world", or files of conversations
+    look: int = 0  # steps after which held-out questions are asked meanwhile; 0: at the beginning and the end only
     batch_tokens: int = 16384  # of each process, where the data are files
     # of the world
     media: Literal["pictures", "videos"] = "videos"
@@ -86,6 +91,13 @@ class Part:
     ours: tuple[str, ...] = ()  # the fields that nobody has published; counts.NAME where it is one of the counts
 
 
+SMALL = 100_000_000
+"""Models of fewer parameters, such as keye-nano, follow what a recipe says under [small]."""
+
+FEEDBACK = ("feedback",)
+"""The data of a part that learns from what people said; see finetune.from_feedback."""
+
+
 @dataclass(frozen=True)
 class Stage:
     name: str
@@ -121,8 +133,9 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and replace numbers as `stage2.lr=1e-3`, `stage3.time.steps=100` or `seed=1` say.
+def load_recipe(path: Path, overrides: Iterable[str] = (), model: str | None = None) -> Recipe:
+    """Read a recipe and replace numbers as `stage2.lr=1e-3`, `stage3.time.steps=100` or `seed=1` say. `model` is the
+    folder to begin with, where that is known: what the recipe says of small models then holds for it or does not.
 
     Raises FinetuneError, naming the field, for a file that cannot be read, an unknown field or a value that makes no
     sense."""
@@ -132,9 +145,28 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         raise FinetuneError(f"The recipe {path} cannot be read ({error}); give the path of a .toml file.") from error
     except tomllib.TOMLDecodeError as error:
         raise FinetuneError(f"The recipe {path} is not valid TOML: {error}.") from error
+    _suit(data, model or (data["model"].get("path") if isinstance(data.get("model"), dict) else None))
     for text in overrides:
         _override(data, text)
     return parse_recipe(data, path.stem)
+
+
+def _suit(data: dict[str, Any], model: str | None) -> None:
+    """Take what the recipe says of small models into its stages, or leave it."""
+    small = data.pop("small", {})
+    if not isinstance(small, dict) or not all(isinstance(table, dict) for table in small.values()):
+        raise FinetuneError("[small] holds tables of stages, such as [small.sft].")
+    for name in small:
+        if not isinstance(data.get(name), dict):
+            raise _unknown(name, [k for k, v in data.items() if isinstance(v, dict)], "[small]")
+    if model is None or not small:
+        return
+    from engine.keye.loading import load_config
+    from finetune.costs import parameters
+
+    if parameters(load_config(Path(model))).built < SMALL:
+        for name, table in small.items():
+            data[name] |= table
 
 
 def parse_recipe(data: dict[str, Any], name: str = "recipe") -> Recipe:
@@ -207,6 +239,9 @@ def _part(where: str, table: dict[str, Any]) -> Part:
         "ratio": 0 < part.ratio < 1,
         "reuse": part.reuse >= 1,
         "rounds": part.rounds >= 1,
+        "least": part.least >= 0,
+        "replay": 0 <= part.replay < 1,
+        "look": part.look >= 0,
         "train": bool(part.train),
     }
     for name, sensible in numbers.items():

@@ -2,6 +2,8 @@
 
     runs/NAME/recipe.json machine.json log.jsonl
     runs/NAME/start/model                 what the first stage began with, where it was made here
+    runs/NAME/data                        what the store taught, and from which of its rows (finetune.from_feedback)
+    runs/NAME/samples.jsonl               what it said to questions that are held out (finetune.held_out)
     runs/NAME/STAGE[/PART]/state.pt       while it trains
     runs/NAME/STAGE[/PART]/model          when it has ended; a folder that `engine` loads
     runs/NAME/STAGE[/PART]/done.json evaluation.json
@@ -21,6 +23,7 @@ import shutil
 import sys
 import threading
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,10 @@ from engine.keye import KeyeProcessor
 from engine.keye.loading import load_config, load_model
 from finetune import evaluate
 from finetune.card import release, write_card
+from finetune.data.cache import FrameStore
 from finetune.errors import FinetuneError
+from finetune.from_feedback import drawn, drawn_elsewhere
+from finetune.held_out import HeldOut
 from finetune.recipe import Part, Recipe, Stage, write_resolved
 from finetune.run_record import Record, code_version, recorded
 from finetune.run_report import write_report
@@ -180,12 +186,17 @@ def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
     else:
         last, model = out / "start", Path(recipe.model["path"])
     main = accelerator.is_main_process
+    questions = HeldOut(out)
     with stop_on_signals() as stop, recorded(store if main else None, recipe, out) as record:
         for stage in recipe.stages:
+            if stop.keep:
+                break
             begun_at, beside = model, last / BESIDE
             for step in steps_of(stage, out):
                 if not step.done:
-                    _train(recipe, step, model, beside, accelerator, out, record, stop)
+                    if stop.keep:
+                        break
+                    _train(recipe, step, model, beside, accelerator, out, record, stop, questions)
                     record.done(step.name, step.folder)
                 if stage.kind == "annealing":
                     _evaluate(recipe, step.folder, accelerator)
@@ -202,7 +213,10 @@ def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
                 accelerator.wait_for_everyone()
                 if stage.kind != "vision":  # the tower alone cannot answer
                     _evaluate(recipe, out / stage.name, accelerator)
-                    record.done(step.name, step.folder, out / stage.name)
+                    ended = [step for step in steps_of(stage, out) if step.done][-1]
+                    record.done(ended.name, ended.folder, out / stage.name)
+        if stop.keep:
+            record.sentence = "It was ended early, as asked; what was learnt until then is kept."
         _release(recipe, out, model, accelerator)
         if main:
             write_report(out)
@@ -219,6 +233,7 @@ def _train(
     out: Path,
     record: Record,
     stop: threading.Event,
+    questions: HeldOut,
 ) -> None:
     part = step.stage.parts[step.part]
     stage = importlib.import_module(f"finetune.stages.{step.stage.kind}")
@@ -236,7 +251,11 @@ def _train(
         step.folder,
     )
     work = stage.work(start, part)
-    trainer = Trainer(step.name, part, work, step.folder, accelerator, Log(out / "log.jsonl", record.figures))
+    log = Log(out / "log.jsonl", record.figures)
+    frames = FrameStore(Path(part.cache), int(part.cache_gb * 1e9))
+    asks = bool(questions.rows) and step.stage.kind != "vision"  # the tower alone cannot answer
+    look = partial(questions.look, loaded, start.processor, model, step.name, frames) if asks else None
+    trainer = Trainer(step.name, part, work, step.folder, accelerator, log, look)
     record.begun(step.name, trainer.progress.step)
     progress = trainer.run(stop)
     trainer.gather()
@@ -263,7 +282,7 @@ def _merged(stage: Stage, out: Path, accelerator: Accelerator) -> tuple[Path, Pa
     from finetune.stages.annealing import merge
 
     folder = out / stage.name
-    models = [step.folder / "model" for step in steps_of(stage, out)]
+    models = [step.folder / "model" for step in steps_of(stage, out) if step.done]  # all, where it was not cut short
     if accelerator.is_main_process and not (folder / "model" / "config.json").is_file():
         merge(models, folder / "model")
     accelerator.wait_for_everyone()
@@ -328,10 +347,14 @@ def run(recipe: Recipe, out: Path, begin: str | None = None, store: Path | None 
     Returns the folder of the last model. Raises Stopped when the user ends it, FinetuneError with what to do."""
     launched = "WORLD_SIZE" in os.environ
     if int(os.environ.get("RANK", "0")) == 0:
+        recipe = drawn(recipe, out, store)
         prepare(recipe, out, begin)
+    else:
+        recipe = drawn_elsewhere(recipe, out)
     if launched or recipe.processes == 1:
         return execute(recipe, out, store)
     from finetune.launch import spawn
 
     spawn(recipe, out, store)
-    return outcome(out / recipe.stages[-1].name)
+    ended = [stage for stage in recipe.stages if any(step.done for step in steps_of(stage, out))]
+    return outcome(out / ended[-1].name)

@@ -13,6 +13,7 @@ from engine.errors import EngineError
 from finetune.errors import FinetuneError
 from finetune.feedback.runs import Runs
 from finetune.recipe import Recipe
+from finetune.shortage import shortage
 from finetune.trainer import Stopped
 
 
@@ -21,6 +22,7 @@ class Record:
 
     def __init__(self, runs: Runs | None, run: str, positions: dict[str, int]) -> None:
         self._runs, self._run, self._positions = runs, run, positions
+        self.sentence: str | None = None  # what there is to say of a run that ends well
 
     def begun(self, part: str, step: int = 0) -> None:
         """A part begins, or goes on after `step` steps: what was noted of later ones is forgotten."""
@@ -32,7 +34,8 @@ class Record:
             self._runs.metric(self._run, part, step, figures)
 
     def done(self, part: str, folder: Path, measured: Path | None = None) -> None:
-        """A part has ended in `folder`; its accuracy is that of the folder `measured`, once there is one."""
+        """A part has ended in `folder`, with its model or, where that is all, its adapter; its accuracy is that of the
+        folder `measured`, once there is one."""
         if not self._runs:
             return
         account = json.loads((folder / "done.json").read_text("utf-8"))
@@ -43,7 +46,7 @@ class Record:
         self._runs.stage_done(
             self._run,
             part,
-            folder=folder / "model",
+            folder=folder / ("model" if (folder / "model").exists() else "adapter"),
             seconds=account["seconds"],
             examples=account["examples"],
             tokens=account["tokens"],
@@ -65,15 +68,21 @@ def recorded(store: Path | None, recipe: Recipe, out: Path) -> Iterator[Record]:
         model = recipe.model.get("path")
         whole = recipe.as_json()
         run = runs.begin(recipe.name, whole, out, seed=recipe.seed, code=code_version(), model=model, resume=True)
+        record = Record(runs, run.id, positions)
         try:
-            yield Record(runs, run.id, positions)
+            yield record
         except Stopped:
             runs.finished(run.id, "stopped", "It was stopped and saved; the same command goes on.")
             raise
         except (FinetuneError, EngineError) as error:
             runs.finished(run.id, "failed", str(error))
             raise
-        runs.finished(run.id, "done")
+        except (MemoryError, RuntimeError, OSError) as error:
+            if (told := shortage(f"{type(error).__name__}: {error}", out)) is None:
+                raise
+            runs.finished(run.id, "failed", told)
+            raise FinetuneError(told) from error
+        runs.finished(run.id, "done", record.sentence)
     finally:
         runs.close()
 

@@ -38,6 +38,9 @@ Scores = dict[str, tuple[int, int]]
 
 SAVE_SECONDS = 150.0
 LOG_STEPS = 25
+"""At most so many steps between two lines of figures; of short parts there are at least fifty lines."""
+
+KEPT = 2
 BAD_STEPS = 5
 """So many steps in a row without a finite gradient end the run."""
 
@@ -110,7 +113,7 @@ class Progress:
 
 @dataclass
 class Log:
-    """Lines of figures: of every 25 steps one, in a file and wherever else they are wanted."""
+    """Lines of figures, in a file and wherever else they are wanted."""
 
     path: Path
     also: Callable[[str, int, dict[str, Any]], None] | None = None  # stage, step, figures
@@ -126,6 +129,16 @@ class Stopped(Exception):
     """The user asked a run to stop; its state is saved."""
 
 
+class Stop(threading.Event):
+    """Set when the user asks a run to stop. `keep`: for good, with what was learnt so far as its result."""
+
+    keep = False
+
+
+Look = Callable[[int], dict[str, Any]]
+"""Asks the model as it is after so many steps; gives figures for the log."""
+
+
 def rate(part: Part, step: int, steps: int) -> float:
     """The factor of the peak rates at a step (from 0) of `steps`."""
     rise = min(1.0, (step + 1) / part.warmup) if part.warmup else 1.0
@@ -137,12 +150,22 @@ def rate(part: Part, step: int, steps: int) -> float:
 class Trainer:
     """One part of one stage. What it needs to go on lies in `folder`/state.pt."""
 
-    def __init__(self, name: str, part: Part, work: Work, folder: Path, accelerator: Accelerator, log: Log) -> None:
+    def __init__(
+        self,
+        name: str,
+        part: Part,
+        work: Work,
+        folder: Path,
+        accelerator: Accelerator,
+        log: Log,
+        look: Look | None = None,
+    ) -> None:
         self.name, self.part, self.work, self.folder = name, part, work, folder
-        self.accelerator, self.log = accelerator, log
+        self.accelerator, self.log, self.look = accelerator, log, look
         self.steps = part.steps or math.ceil(part.epochs * work.source.steps)
         if self.steps < 1:
             raise FinetuneError(f"{name} has nothing to do; give it steps, or epochs of data that ends.")
+        self.log_steps = max(1, min(LOG_STEPS, self.steps // 50))
         self.state_file = folder / "state.pt"
         self.progress = Progress()
         objective = work.objective
@@ -176,14 +199,21 @@ class Trainer:
         self._due = 0.0  # whether it is time to save, as all processes see it
 
     def run(self, stop: threading.Event) -> Progress:
-        """Train to the end. Raises Stopped, after saving, when `stop` is set in any process, and FinetuneError where
-        the loss is no longer a number or the state cannot be written."""
+        """Train to the end, or to where `stop` asks to keep what there is. Raises Stopped, after saving, when `stop`
+        is set in any process, and FinetuneError where the loss is no longer a number or the state cannot be
+        written."""
         bar = self._bar()
         bad = 0
+        if self.progress.step == 0 and (seen := self._looked()):
+            self.log.write(self.name, 0, {"of": self.steps, **seen})
         while self.progress.step < self.steps:
             stopping, norm = self._step(rate(self.part, self.progress.step, self.steps), stop)
             if stopping:
                 self.save()
+                if stopping == KEPT:
+                    if self._losses:
+                        self._log(norm, self._looked())
+                    break
                 raise Stopped
             bad = 0 if math.isfinite(norm) else bad + 1
             if bad == BAD_STEPS:
@@ -194,8 +224,10 @@ class Trainer:
                 )
             self.progress.step += 1
             bar.update()
-            if self.progress.step % LOG_STEPS == 0 or self.progress.step == self.steps:
-                self._log(norm)
+            last = self.progress.step == self.steps
+            seen = self._looked() if last or (self.part.look and self.progress.step % self.part.look == 0) else {}
+            if seen or last or self.progress.step % self.log_steps == 0:
+                self._log(norm, seen)
                 bar.set_postfix_str(f"loss {self._last:.3f}")
             if bad == 0 and self._due:
                 self.save()
@@ -207,18 +239,31 @@ class Trainer:
         hidden = not self.accelerator.is_main_process or not sys.stderr.isatty()
         return tqdm(total=self.steps, initial=self.progress.step, desc=self.name, disable=hidden, dynamic_ncols=True)
 
-    def _step(self, factor: float, stop: threading.Event) -> tuple[bool, float]:
-        """One step of the optimiser. Whether to stop, and the norm of the gradient."""
+    def _looked(self) -> dict[str, Any]:
+        """What the model says now; the main process asks, the others wait. It costs no training time. Divided weights
+        cannot answer: no process holds them all."""
+        if self.look is None or self.divided:
+            return {}
+        seen = self.look(self.progress.step) if self.accelerator.is_main_process else {}
+        self.accelerator.wait_for_everyone()
+        self._clock = (time.process_time(), time.monotonic())
+        return seen
+
+    def _step(self, factor: float, stop: threading.Event) -> tuple[int, float]:
+        """One step of the optimiser. Whether to stop (0: no, KEPT: for good), and the norm of the gradient."""
         source, every = self.work.source, self.part.accumulate
         first = self.progress.step * every
         batches = [source.make(first + i) for i in range(every)]
         counts = [source.learnt(b) for b in batches]
         # The first process alone says when it is time to save: divided weights are written by all of them together.
         due = self.accelerator.is_main_process and time.monotonic() - self._saved > SAVE_SECONDS
-        told = torch.tensor([sum(counts), int(stop.is_set()), int(due)], dtype=torch.float64)
-        total, stopping, self._due = self.accelerator.reduce(told.to(self.accelerator.device), "sum").tolist()
+        asked = stop.is_set()
+        kept = asked and getattr(stop, "keep", False)
+        told = torch.tensor([sum(counts), int(asked), int(kept), int(due)], dtype=torch.float64)
+        agreed = self.accelerator.reduce(told.to(self.accelerator.device), "sum").tolist()
+        total, stopping, keeping, self._due = agreed
         if stopping:
-            return True, 0.0
+            return KEPT if keeping else 1, 0.0
         value = 0.0
         for i, batch in enumerate(batches):
             with self._whole(i + 1 == every):
@@ -249,7 +294,7 @@ class Trainer:
         self.progress.processor += (self._clock[0] - before[0]) * self.accelerator.num_processes
         self.progress.seconds += self._clock[1] - before[1]
         self._rate = factor
-        return False, norm
+        return 0, norm
 
     @contextmanager
     def _whole(self, last: bool) -> Iterator[None]:
@@ -262,7 +307,7 @@ class Trainer:
             with self.accelerator.no_sync(self.objective):
                 yield
 
-    def _log(self, norm: float) -> None:
+    def _log(self, norm: float, seen: dict[str, Any]) -> None:
         self._last = sum(self._losses) / len(self._losses) if self._losses else float("nan")
         if self.accelerator.is_main_process:
             p = self.progress
@@ -277,6 +322,7 @@ class Trainer:
                 "norm": round(norm, 3) if math.isfinite(norm) else None,
                 "skipped": p.skipped,
                 "right": {k: round(r / t, 3) for k, (r, t) in sorted(self._right.items()) if t},
+                **seen,
             }
             self.log.write(self.name, p.step, figures)
         self._losses.clear()
@@ -365,16 +411,18 @@ def load_moving_state(module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """Set when the program is asked to end (Ctrl-C, SIGTERM): the step that runs is finished and saved first."""
-    event = threading.Event()
+def stop_on_signals() -> Iterator[Stop]:
+    """Set when the program is asked to end (Ctrl-C, SIGTERM): the step that runs is finished and saved first. SIGUSR1
+    asks to end for good with what was learnt so far."""
+    event = Stop()
 
     def told(number: int, frame: FrameType | None) -> None:
+        event.keep = event.keep or number == signal.SIGUSR1
         event.set()
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {n: signal.signal(n, told) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield event
     finally:

@@ -12,6 +12,7 @@ and unloaded without any of that."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 from collections import Counter
@@ -20,8 +21,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from engine.errors import EngineError
-from engine.events import Event, Progress
+from engine.events import Error, Event, Progress
 from engine.keye.loading import check_folder
 from engine.runtime.adapters import adapter_name, check_adapter
 from engine.runtime.base import Decoding, Message, ModelInfo, Runtime, Status
@@ -30,6 +33,8 @@ from engine.runtime.placement import fits_beside
 from engine.runtime.sglang import SGLangRuntime
 from engine.runtime.source import resolve_model
 from engine.runtime.tally import Tally
+
+RESTS = "The model rests while it is fine-tuned; pause the run to ask it, or wait for its end."
 
 _LOOK_SECONDS = 0.2  # how often a waiting request looks whether it was stopped
 
@@ -70,6 +75,7 @@ class Served:
         self._info: ModelInfo | None = None  # of what answered last
         self._adapters: Counter[tuple[int, str]] = Counter()  # how many speakers use an adapter of a server
         self._closed = False
+        self._rest: contextlib.ExitStack | None = None  # what ends the rest, while it rests
         self.note = ""  # what the page should say of what is served, one sentence
 
     # -- as a runtime -------------------------------------------------------------------------------------------
@@ -89,6 +95,8 @@ class Served:
             now, coming = (self._now, None) if self._open else (None, self._coming)
         if now is not None:
             return now.runtime.status()
+        if self.resting:
+            return Status("starting", RESTS)
         found = coming.status() if coming is not None else None
         return found if found is not None and found.state == "starting" else Status("starting", "Changing the model.")
 
@@ -96,9 +104,10 @@ class Served:
         """What answers; while it is exchanged, what answered before."""
         self.start()
         with self._changed:
-            self._changed.wait_for(lambda: self._open or self._info is not None)
+            self._changed.wait_for(lambda: self._open or self._info is not None or self.resting)
             if not self._open:
-                assert self._info is not None
+                if self._info is None:
+                    raise EngineError(RESTS)
                 return self._info
             now = self._now
             now.holds += 1  # it must not be closed before it has told
@@ -116,6 +125,10 @@ class Served:
         self.start()
         tally = Tally(time.perf_counter())
         while (speaker := self._take(_LOOK_SECONDS)) is None:
+            if self.resting:
+                yield Error(RESTS)
+                yield tally.done("error", self._info.name if self._info else "")
+                return
             yield Progress("loading", self.status().fraction)
             if stop.is_set():
                 yield tally.done("stopped", "")
@@ -136,14 +149,40 @@ class Served:
     @contextmanager
     def held(self) -> Iterator[Runtime]:
         """What answers now, the same to the end of the block whatever is served meanwhile: for an answer of several
-        parts. Waits while it is exchanged; do not exchange it from within."""
+        parts. Waits while it is exchanged, EngineError while it rests; do not exchange it from within."""
         self.start()
-        speaker = self._take(None)
-        assert speaker is not None
+        while (speaker := self._take(_LOOK_SECONDS)) is None:
+            if self.resting:
+                raise EngineError(RESTS)
         try:
             yield speaker.runtime
         finally:
             self._give(speaker)
+
+    # -- resting ------------------------------------------------------------------------------------------------
+
+    @property
+    def resting(self) -> bool:
+        return self._rest is not None
+
+    def rest(self) -> None:
+        """Close what answers and give its memory back, until `wake`. What is being answered ends first; what is asked
+        meanwhile is told so. Raises EngineError where it is just being exchanged."""
+        if self.resting:
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._one_at_a_time())
+            self._rest = stack.pop_all()
+            self._rest.enter_context(self._alone())
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Load it again, in the background."""
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            threading.Thread(target=rest.close, name="waking", daemon=True).start()
 
     # -- exchanging ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -298,26 +298,33 @@ def number_of(position: int) -> str:
     return f"Video {position + 1}: "
 
 
-def comment_lessons(store: Store) -> list[dict[str, Any]]:
+def comment_lessons(store: Store, held_out: Callable[[str], bool] = lambda video: False) -> list[dict[str, Any]]:
     """What the comments and ready-made questions teach now, as the fields of a lesson, oldest first.
 
     A draft that was picked, or as it was edited, is an example (use "example": an SFT row). Each of them against each
     draft of its round that was rejected, and an edited one against its own first text, is a pair (use "pair": a
-    preference row). Rounds whose videos are no longer on the disk teach nothing. `held_out` is left to the split."""
+    preference row). Rounds whose videos are no longer on the disk teach nothing, nor do those that show both a video
+    that is learnt from and one that `held_out` says is kept for measuring."""
     lessons: list[dict[str, Any]] = []
     paths = {video.sha256: os.path.abspath(video.path) for video in store.comments.videos(limit=2**31)}
     for made in reversed(store.comments.rounds(limit=None)):
         if not all(clip.video in paths and os.path.isfile(paths[clip.video]) for clip in made.clips):
             continue
+        sides = {held_out(clip.video) for clip in made.clips}
+        if len(sides) > 1:
+            continue
+        kept = sides == {True}
         good = [draft for draft in made.drafts if draft.choice in ("picked", "edited")]
         bad = [draft for draft in made.drafts if draft.choice == "rejected"]
         asked = [{"role": "user", "content": user_content(len(made.clips), made.prompt)}]
         media = [_medium(clip, paths[clip.video], made.sampling) for clip in made.clips]
 
-        def lesson(use: str, draft: Draft, row: dict[str, Any], made: Round = made) -> dict[str, Any]:
+        def lesson(
+            use: str, draft: Draft, row: dict[str, Any], made: Round = made, kept: bool = kept
+        ) -> dict[str, Any]:
             video = made.clips[0].video if made.clips else None
             about = {"question": made.id, "answer": draft.id, "video": video, "source": "comment"}
-            return {"use": use, **about, "held_out": False, "row": row}
+            return {"use": use, **about, "held_out": kept, "row": row}
 
         for draft in good:
             answer, mode = _taught(draft, made.mode)

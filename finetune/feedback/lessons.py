@@ -24,6 +24,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,8 +39,11 @@ from engine.reasoning.modes import (
     mode_of,
 )
 from finetune.errors import FinetuneError
+from finetune.feedback.browse import excluded
+from finetune.feedback.comments import comment_lessons
 from finetune.feedback.preferences import Preference
 from finetune.feedback.rows import Answer, Question
+from finetune.feedback.splits import split_of
 from finetune.feedback.standing import Standing, standing
 from finetune.feedback.store import Store
 from finetune.feedback.votes import Vote
@@ -106,21 +110,24 @@ class Gathered:
 
 
 def lessons(store: Store, held_out: IsHeldOut | None = None) -> list[Lesson]:
-    """What the store teaches now, by conversation, oldest question first. `held_out` tells of a video (sha256) whether
-    it is kept for measuring; lessons of such videos are marked."""
+    """What the store teaches now; see `gather`."""
     return gather(store, held_out=held_out).lessons
 
 
 def gather(store: Store, conversation: str | None = None, held_out: IsHeldOut | None = None) -> Gathered:
-    """The lessons of the whole store, or of one conversation, and what teaches nothing and why."""
+    """The lessons of the whole store, or of one conversation, oldest question first, and what teaches nothing and why.
+    Of the whole store also what its comments teach.
+
+    `held_out` tells of a video (sha256) whether it is kept for measuring (None: as the store's split has it); lessons
+    of such videos are marked. Answers that somebody excluded teach nothing."""
+    side = lru_cache(maxsize=None)(held_out or (lambda video: split_of(store, video) == "held_out"))
     out = Gathered()
+    left_alone = excluded(store)
     for one in [conversation] if conversation is not None else _spoken_of(store):
-        _gather(store, one, held_out or _is_never_held_out, out)
+        _gather(store, one, side, left_alone, out)
+    if conversation is None:
+        out.lessons += [Lesson(**fields) for fields in comment_lessons(store, side)]
     return out
-
-
-def _is_never_held_out(video: str) -> bool:
-    return False
 
 
 def write_lessons(lessons: Iterable[Lesson], folder: Path) -> dict[Use, Path]:
@@ -178,11 +185,11 @@ def _spoken_of(store: Store) -> list[str]:
         return [row["id"] for row in db.query(sql)]
 
 
-def _gather(store: Store, conversation: str, held_out: IsHeldOut, out: Gathered) -> None:
+def _gather(store: Store, conversation: str, held_out: IsHeldOut, left_alone: frozenset[str], out: Gathered) -> None:
     with store.snapshot():
         spoken = _read(store, conversation)
     for words, prompt, question in spoken:  # outside of the snapshot: who is asked for the side may write
-        _teach(words, prompt, question, held_out, out)
+        _teach(words, prompt, question, held_out, left_alone, out)
 
 
 def _read(store: Store, conversation: str) -> list[tuple[_Words, _Prompt | Why, str]]:
@@ -209,7 +216,14 @@ def _read(store: Store, conversation: str) -> list[tuple[_Words, _Prompt | Why, 
     return spoken
 
 
-def _teach(words: _Words, prompt: _Prompt | Why, question: str, held_out: IsHeldOut, out: Gathered) -> None:
+def _teach(
+    words: _Words,
+    prompt: _Prompt | Why,
+    question: str,
+    held_out: IsHeldOut,
+    left_alone: frozenset[str],
+    out: Gathered,
+) -> None:
     kept = False
     if isinstance(prompt, _Prompt):
         sides = {held_out(video) for video in prompt.shown}
@@ -217,6 +231,8 @@ def _teach(words: _Words, prompt: _Prompt | Why, question: str, held_out: IsHeld
         if len(sides) > 1:
             prompt = "split"
     for use, answers, source, facts in (*words.example(), *words.pairs(), *words.question()):
+        if answers[0] in left_alone:
+            continue
         if isinstance(prompt, str) or isinstance(facts, str):
             why = prompt if isinstance(prompt, str) else facts
             assert isinstance(why, str)

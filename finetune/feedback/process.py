@@ -23,6 +23,11 @@ def is_running(pid: int, began: str) -> bool:
     return (pid, began) == this_process() or (began != "" and _began(pid) == began)
 
 
+def when_began(pid: int) -> str:
+    """When another process began, for `is_running`; "" if there is none."""
+    return _began(pid)
+
+
 @functools.lru_cache(maxsize=4)  # keyed by the id because a forked child inherits the cache
 def _began_once(pid: int) -> str:
     return _began(pid)

@@ -31,6 +31,8 @@ from finetune.feedback.run_rows import Ending, Metric, Run, Stage, metric_of, ru
 BATCH_ROWS, BATCH_SECONDS = 50, 1.0
 """Figures are written together: when so many wait, or the oldest of them has waited so long."""
 
+GONE = "The process that trained it ended without a word; resume it to go on."
+
 
 class Runs:
     """The runs in one store file. Every method may be called from any thread, and raises FinetuneError when the disk
@@ -45,6 +47,11 @@ class Runs:
     @property
     def path(self) -> Path:
         return self._file.path
+
+    @property
+    def file(self) -> File:
+        """For what hangs on a run (finetune.feedback.launches)."""
+        return self._file
 
     def close(self) -> None:
         """Write what waits, and close the file for all threads."""
@@ -113,6 +120,25 @@ class Runs:
             }
             _update(db, "runs", "id = ?", [known.id], changes)
             return self._run(db, known.id)
+
+    def requeue(self, run: str) -> Run:
+        """A run that does not train waits again for the process that will go on with it.
+
+        FinetuneError if it is running, has ended for good, or is not in the store."""
+        with self._file.transaction() as db:
+            found = self._run(db, run)
+            if found.status in ("running", "done"):
+                raise FinetuneError(f"The run {found.name} is {found.status}; there is nothing to resume.")
+            _update(db, "runs", "id = ?", [found.id], {"status": "queued", "sentence": None, "updated": now()})
+            return self._run(db, found.id)
+
+    def forget(self, run: str) -> None:
+        """Take a run that does not train off the list; its folder stays."""
+        with self._file.transaction() as db:
+            found = self._find(db, run)
+            if found is not None and found.status == "running":
+                raise FinetuneError(f"The run {found.name} is running; stop it first.")
+            db.execute("DELETE FROM runs WHERE id = ?", [clean(run)])
 
     def stage_begun(self, run: str, stage: str, position: int, *, step: int = 0) -> Stage:
         """Training of a stage begins, or goes on after `step` steps; figures of later steps are forgotten.
@@ -248,6 +274,13 @@ class Runs:
             sql = "SELECT * FROM stages WHERE run_id = ? ORDER BY position, name"
             return [stage_of(row, alive) for row in db.query(sql, [clean(run)])]
 
+    def result(self, run: str) -> Path | None:
+        """What a run has made: the folder of the model, or of the adapter, of its last stage that has ended. None
+        where none has, or the folder is gone."""
+        ended = [stage for stage in self.stages(run) if stage.status == "done" and stage.folder]
+        folder = Path(ended[-1].folder or "") if ended else None
+        return folder if folder is not None and folder.is_dir() else None
+
     def metrics(self, run: str, stage: str | None = None, after: int = -1) -> Sequence[Metric]:
         """The figures of a run in the order of its stages and steps, of one stage if it is named, of the steps beyond
         `after`. Empty for a run that is not in the store."""
@@ -313,7 +346,7 @@ class Runs:
 def _seen(run: Run) -> Run:
     """A run as it stands: "running" holds only as long as its writer does."""
     if run.status == "running" and not (run.writer and is_running(*run.writer)):
-        return run.stopped("The process that trained it ended without a word; resume it to go on.")
+        return run.stopped(GONE)
     return run
 
 

@@ -371,6 +371,25 @@ def m008_data(db: Database) -> None:
 
 
 @migrations()
+def m009_launches(db: Database) -> None:
+    """Runs that are started here, each as a process of its own (finetune.queue): with which arguments, in which order,
+    what was asked of them last, and the process that was started for them. `pid` is empty while a run waits, and once
+    its end was noticed."""
+    db.execute(
+        """CREATE TABLE launches (
+            run_id TEXT PRIMARY KEY NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
+            arguments TEXT NOT NULL CHECK (json_valid(arguments)),
+            place TEXT NOT NULL,
+            wanted TEXT NOT NULL CHECK (wanted IN ('run', 'pause', 'stop', 'keep')),
+            pid INTEGER,
+            started TEXT,
+            CHECK ((pid IS NULL) = (started IS NULL))
+        ) STRICT"""
+    )
+    db.execute("CREATE INDEX launches_by_place ON launches(place)")
+
+
+@migrations()
 def m010_promotions(db: Database) -> None:
     """What was served in place of the model that the page was started with, and the blind comparisons before that
     (finetune.feedback.promotions and trials). A model of NULL is the one it was started with."""

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,8 +34,9 @@ from finetune.data.rows import Row, Use
 from finetune.errors import FinetuneError
 from finetune.losses import next_token_loss
 from finetune.recipe import Part, Stage
-from finetune.stages.reading import WORLD, Start, groups, world_work
-from finetune.trainer import Group, Objective, Result, Work
+from finetune.replay import Both, Replayed
+from finetune.stages.reading import WORLD, Reading, Start, World, groups, world_work
+from finetune.trainer import Group, Objective, Result, Source, Work
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def check(stage: Stage) -> None:
             raise FinetuneError(f"Say what {where} learns from: --data FILE.jsonl, or {where}.data in the recipe.")
         if part.four_bit and not part.lora:
             raise FinetuneError(f"{where}: weights in 4 bits cannot be trained themselves; give lora = 16 as well.")
-        for file in part.data:
+        for file in (*part.data, *(part.replay_data if part.replay_data != WORLD else ())):
             if not Path(file).is_file():
                 raise FinetuneError(f"There is no file {file}; give a .jsonl file of conversations.")
 
@@ -135,6 +136,18 @@ class Talks:
                 with self._lock:
                     self.lost.add(row.where, problem)
                 print(f"{row.where} was left out: it {problem}.", file=sys.stderr)
+
+
+def with_replay(start: Start, part: Part, objective: Objective, source: Source) -> tuple[Objective, Source]:
+    """The same with the steps that go over old skills, where the part has any."""
+    if not part.replay or not part.replay_data:
+        return objective, source
+    if part.replay_data == WORLD:
+        old: Source = World(start, part)
+        objective = Both(objective, Reading(start.model, None, 0.0))
+    else:
+        old, _ = talks(replace(start, seed=f"{start.seed}-replay"), replace(part, data=part.replay_data))
+    return objective, Replayed(source, old, part.replay, part.accumulate)
 
 
 def conversations_of(start: Start, part: Part) -> Conversations:
@@ -222,4 +235,5 @@ def work(start: Start, part: Part) -> Work:
         save_weights(folder)
         write_facts(folder, part, len(source.rows), problems, source.lost)
 
-    return Work(Answering(start.model), source, moved, save)
+    objective, mixed = with_replay(start, part, Answering(start.model), source)
+    return Work(objective, mixed, moved, save)

@@ -37,6 +37,8 @@ SPOKEN = (
     ROOT / "app" / "promote.py",
     ROOT / "finetune" / "serving.py",
     ROOT / "app" / "dataset.py",
+    *(ROOT / "app" / f"{name}.py" for name in ("tuner", "tuning", "tuning_views")),
+    *(ROOT / "finetune" / f"{name}.py" for name in ("queue", "from_feedback", "estimate", "shortage", "run_record")),
 )
 """The files whose sentences reach the page."""
 ASKING = ("skills.py", "wishes.py")

@@ -385,9 +385,22 @@ INSERT INTO listing VALUES (1824267547443200000, 'a1', 'q1',
 INSERT INTO exclusions VALUES ('a1', 'by hand', '2025-08-01T00:00:00.000Z');
 """
 )
+# What version 9 added.
+VERSION_9 = (
+    VERSION_8
+    + """
+CREATE TABLE launches (run_id TEXT PRIMARY KEY NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
+    arguments TEXT NOT NULL CHECK (json_valid(arguments)), place TEXT NOT NULL,
+    wanted TEXT NOT NULL CHECK (wanted IN ('run', 'pause', 'stop', 'keep')), pid INTEGER, started TEXT,
+    CHECK ((pid IS NULL) = (started IS NULL))) STRICT;
+CREATE INDEX launches_by_place ON launches(place);
+INSERT INTO "_sqlite_migrations" VALUES (9, 'keye_studio', 'm009_launches', '2025-09-01 00:00:00.000000+00:00');
+INSERT INTO launches VALUES ('0000000000000001', '["run"]', '0000000000000001', 'pause', NULL, NULL);
+"""
+)
 # What version 10 added.
 VERSION_10 = (
-    VERSION_8
+    VERSION_9
     + """
 CREATE TABLE trials (
     id TEXT PRIMARY KEY NOT NULL,
@@ -450,6 +463,7 @@ OLD = {
     "m006_comments": VERSION_6,
     "m007_transcripts": VERSION_7,
     "m008_data": VERSION_8,
+    "m009_launches": VERSION_9,
     "m010_promotions": VERSION_10,
 }
 
@@ -552,7 +566,7 @@ def test_all_tables_are_strict_and_keys_are_checked(tmp_path: Path) -> None:
     kinds = conn.execute(sql).fetchall()
     assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     conn.close()
-    assert len(kinds) == 23 and all(strict for _, strict in kinds)
+    assert len(kinds) == 24 and all(strict for _, strict in kinds)
 
 
 def extended(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
