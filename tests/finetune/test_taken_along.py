@@ -351,6 +351,19 @@ def test_hostile_rows_of_the_own_format_are_left_out(everything: Collected, tmp_
         {"table": "preferences", "row": {**first["preferences"]["row"], "id": "a b"}},
         {"table": "exclusions", "row": {"answer_id": "nowhere", "why": "x", "created": "2025-01-01T00:00:00.000Z"}},
         {"table": "looks", "row": {**first["looks"]["row"], "bits": '[["x"]]'}},
+        changed("votes", value="sideways", revoked="2025-01-01T00:00:00.000Z"),
+        changed("votes", moments="{}", revoked="2025-01-01T00:00:00.000Z"),
+        {"table": "drafts", "row": {"answer_id": "nowhere", "original_id": "nowhere"}},
+        changed("comment_rounds", mode="dream"),
+        changed("comment_rounds", sampling='{"device": 1}'),
+        changed("comment_rounds", wishes='{"title": ["x"]}'),
+        changed("comment_drafts", round_id="nowhere"),
+        changed("comment_drafts", moderation='{"reasons": ["unheard of"]}'),
+        changed("comment_drafts", moderation='{"reasons": [["x"]]}'),
+        changed("comment_choices", draft_id="nowhere"),
+        {"table": "comment_clips", "row": {**first["comment_clips"]["row"], "position": 1, "video": "../x"}},
+        {"table": "transcripts", "row": {**first["transcripts"]["row"], "by": "x", "cues": '"soon"'}},
+        {"table": "transcripts", "row": {**first["transcripts"]["row"], "by": "x", "cues": '[["now", 1, "x"]]'}},
     ]
     other = Store(tmp_path / "other" / "studio.sqlite")
     file = write(good.parent, header, *rows, *hostile)
