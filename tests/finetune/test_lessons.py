@@ -15,7 +15,7 @@ from finetune.errors import FinetuneError
 from finetune.feedback import Store
 from finetune.feedback.browse import exclude, include
 from finetune.feedback.comments import RoundClip
-from finetune.feedback.lessons import Lesson, gather, is_verifiable, lessons, write_lessons
+from finetune.feedback.lessons import USES, Lesson, gather, is_verifiable, lessons, write_lessons
 from finetune.feedback.splits import set_share, set_side
 
 SHA, OTHER = "a" * 64, "b" * 64
@@ -236,18 +236,27 @@ def test_an_excluded_answer_teaches_nothing_until_it_is_taken_back(store: Store,
     store.votes.correct(one, "blue")
     store.votes.correct(two, "violet")
     before = lessons(store)
-    exclude(store, [two])  # its correction was the newer one, and the example and the question came from it
+    assert [row["reference"] for row in rows(store, "question")] == ["violet"]
+    exclude(store, [two])  # the older correction holds again, as if nobody had spoken of this answer
     found = gather(store)
-    assert [(lesson.use, lesson.answer, lesson.row["rejected"]) for lesson in found.lessons] == [("pair", one, "red")]
+    assert [(lesson.use, lesson.answer) for lesson in found.lessons] == [(use, one) for use in USES]
+    assert [row["reference"] for row in rows(store, "question")] == ["blue"]
+    assert [(row["chosen"], row["rejected"]) for row in rows(store, "pair")] == [("blue", "red")]
     assert found.uses(two) == [] and found.left_out == []
     exclude(store, [one])
     assert lessons(store) == []
     include(store, [one, two])
     assert lessons(store) == before
+    store.votes.uncorrect(one)
+    store.votes.uncorrect(two)
+    store.drafts.pick(one)
+    assert [lesson.use for lesson in lessons(store)] == ["example", "pair"]
+    exclude(store, [two])  # as the worse one of a pair it teaches nothing either
+    assert [(lesson.use, lesson.answer) for lesson in lessons(store)] == [("example", one)]
 
 
 def test_the_split_of_the_store_decides_what_is_held_out(store: Store, talk: Talk) -> None:
-    question, one = talk.first("red")
+    _, one = talk.first("red")
     store.votes.correct(one, "blue")
     store.votes.correct(talk.answer(talk.ask("And here?", video=OTHER), "a cat"), "a dog")
     other = Talk(store)
