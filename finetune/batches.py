@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ Media = Literal["video", "image", "none"]
 ROW = 64
 """Tokens of a row of packed conversations; longer conversations are left out."""
 
-ROWS = {"video": 5, "image": 3, "none": 2}
+ROWS: dict[Media, int] = {"video": 5, "image": 3, "none": 2}
 FOLLOW_UPS = 0.2
 """Share of conversations that go on after the first answer."""
 
@@ -64,7 +64,7 @@ def chat_pieces(processor: KeyeProcessor, media: Media) -> Pieces:
     """The pieces, by rendering a conversation of marks and cutting it at them."""
     marks = ["[first]", "[second]", "[third]"]
     content = [] if media == "none" else [{"type": media}]
-    chat = [
+    chat: list[dict[str, Any]] = [
         {"role": "user", "content": [*content, {"type": "text", "text": marks[0]}]},
         {"role": "assistant", "content": marks[1]},
         {"role": "user", "content": [{"type": "text", "text": marks[2]}]},

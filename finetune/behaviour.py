@@ -16,11 +16,10 @@ from engine.keye import KeyeForConditionalGeneration, KeyeProcessor, load_model
 from engine.reasoning.loop import reason
 from engine.reasoning.modes import MODES, THOUGHT_OPEN, ModeName
 from engine.runtime.base import Decoding, Runtime
-from engine.runtime.local import LocalRuntime
 from engine.video import sampling_for
 from finetune.data.conversations import Conversations
 from finetune.errors import FinetuneError
-from finetune.queries import Query, held_out_queries
+from finetune.queries import Query
 from finetune.rewards import correctness, repeats, well_formed
 from finetune.rollouts import ModelRoller
 from finetune.scorer import Scorer
@@ -76,21 +75,6 @@ def observe(runtime: Runtime, queries: Iterable[Query], mode: ModeName, decoding
         row[0] += hit
         row[1] += 1
     return found
-
-
-def behaviours(
-    model: Path, clips: int, modes: Iterable[ModeName] = ("auto", "think", "no_think"), seed: int = 0,
-    max_tokens: int = 256, greedy: bool = True, kinds: tuple[str, ...] = (),
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """By mode, what a model folder does before the questions of `clips` held-out clips of the world: shares of answers
-    that are right, well-formed, repeating (the repetition rate) and, of `auto`, thinking. Float32 on the processor."""
-    runtime = LocalRuntime(str(model.resolve()), device="cpu", dtype=torch.float32, four_bit=False)
-    try:
-        asked = list(held_out_queries(clips, runtime.info().sampling, seed, kinds))
-        decoding = Decoding(max_tokens=max_tokens, greedy=greedy, temperature=1.0, top_p=1.0, top_k=0, seed=seed)
-        return {mode: observe(runtime, asked, mode, decoding).as_json() for mode in modes}
-    finally:
-        runtime.close()
 
 
 @torch.no_grad()

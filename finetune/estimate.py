@@ -21,7 +21,7 @@ import torch
 
 from engine.keye import KeyeConfig, KeyeProcessor
 from engine.keye.loading import load_config, weight_files
-from engine.video import plan, probe, sampling_for
+from engine.video import Sampling, plan, probe, sampling_for
 from finetune.costs import Example, Item, Role, forward, lora_parameters, parameters, roles
 from finetune.data.rows import Footage, Row, parse_row
 from finetune.errors import FinetuneError
@@ -221,7 +221,7 @@ def _size(row: Row, model: Path) -> Example:
 
 
 @lru_cache(maxsize=4)
-def _reader(model: Path) -> tuple[KeyeProcessor, object]:
+def _reader(model: Path) -> tuple[KeyeProcessor, Sampling]:
     return cast(KeyeProcessor, KeyeProcessor.from_pretrained(model)), sampling_for(model)
 
 

@@ -300,9 +300,15 @@ def write_evaluation(asked: list[Asked], about: dict[str, Any], where: Path) -> 
     """Write evaluation.json, evaluation.md and answers.jsonl into a folder; what the first says."""
     where.mkdir(parents=True, exist_ok=True)
     facts = {**about, **report(asked)}
-    lines = [
-        {"group": o.group, "kind": o.question.kind, "question": o.question.text, "answer": o.answer}
-        | {"truth": o.question.answer, "blind": o.blind}
+    lines: list[dict[str, str | None]] = [
+        {
+            "group": o.group,
+            "kind": o.question.kind,
+            "question": o.question.text,
+            "answer": o.answer,
+            "truth": o.question.answer,
+            "blind": o.blind,
+        }
         for o in asked
     ]
     (where / ANSWERS).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")

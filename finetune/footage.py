@@ -126,7 +126,9 @@ def _half(file: tuple[int, int]) -> tuple[int, int]:
 def _jpeg(frame: np.ndarray, seed: int) -> np.ndarray:
     quality = 40 + seed * 7919 % 55
     _, data = cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    read = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert read is not None  # it was written here
+    return np.ascontiguousarray(read[:, :, ::-1])
 
 
 def _through_file(scene: Scene, setting: Setting) -> np.ndarray:

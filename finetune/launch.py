@@ -9,7 +9,8 @@ import signal
 import tempfile
 import threading
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,15 @@ def spawn(recipe: Recipe, out: Path, store: Path | None = None) -> None:
         raise Stopped if kind == "stopped" else FinetuneError(text)
 
 
-def _watch(workers: list[Any], ends: list[Connection]) -> tuple[str, str] | None:
+def _watch(workers: list[SpawnProcess], ends: list[Connection[Any, Any]]) -> tuple[str, str] | None:
     """Wait for all; where one fails, the others could wait for it for ever and are ended."""
-    failure = None
+    failure: tuple[str, str] | None = None
     left = dict(zip(ends, workers, strict=True))
     while left:
-        for end in mp.connection.wait(list(left)):
+        ready = wait(list(left))
+        for end in [end for end in left if end in ready]:
             worker = left.pop(end)
+            told: tuple[str, str] | None
             try:
                 told = end.recv()
             except EOFError:

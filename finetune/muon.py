@@ -45,6 +45,7 @@ class Muon(torch.optim.Optimizer):
                 columns = math.prod(inner)
                 pushes = []
                 for p in params:
+                    assert p.grad is not None  # those without one were left out above
                     state = self.state[p]
                     if "moment" not in state:
                         state["moment"] = torch.zeros_like(p)
@@ -64,7 +65,8 @@ def optimizers(
     everything where Muon's `lr` is 0. AdamW's weights decay by `decay`.
 
     Each group remembers its `peak` rate, which a schedule multiplies."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for prefix, module in modules.items():
         for name, p in module.named_parameters(prefix):
             if not p.requires_grad:

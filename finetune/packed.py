@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, apply_rotary_pos_emb
 
 from engine.keye import KeyeForConditionalGeneration
 from engine.keye.decoder import rotary_tables
@@ -65,8 +65,11 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
 
     A batch without pictures sends one through tower and projector all the same, and takes it times nothing: each
     process must have a gradient for every weight, or the others wait for ever."""
+    picture, clip = model.config.image_token_id, model.config.video_token_id
+    assert picture is not None and clip is not None
     hidden = model.model.embed_tokens(batch.prefix_ids)
-    token, seen = None, None
+    token: Tensor | None = None  # bool [clips, prefix]: the visual ones
+    seen: Tensor | None = None
     if batch.pixels is None:
         with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
             features = model.visual(hidden.new_zeros(4, 3, 14, 14), NOTHING)
@@ -76,7 +79,7 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
         with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
             features = model.visual(batch.pixels, batch.grid)
         visual = torch.cat(model.mlp_AR(features, batch.grid))
-        token = (batch.prefix_ids == model.config.image_token_id) | (batch.prefix_ids == model.config.video_token_id)
+        token = (batch.prefix_ids == picture) | (batch.prefix_ids == clip)
         hidden = hidden.masked_scatter(token.unsqueeze(-1), visual.to(hidden.dtype))
     _clips, rows, length = batch.row_ids.shape
     prefix = hidden.shape[1]
@@ -86,7 +89,7 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
         with torch.set_grad_enabled(tower_grad and torch.is_grad_enabled()):
             features = model.visual(batch.row_pixels, batch.row_grid)
         looked = torch.cat(model.mlp_AR(features, batch.row_grid))
-        said = said.masked_scatter((batch.row_ids == model.config.image_token_id).unsqueeze(-1), looked.to(said.dtype))
+        said = said.masked_scatter((batch.row_ids == picture).unsqueeze(-1), looked.to(said.dtype))
     x = torch.cat((hidden, said.flatten(1, 2)), dim=1)
     later = batch.row_positions if batch.row_positions.ndim == 4 else batch.row_positions.expand(3, -1, -1, -1)
     positions = torch.cat((batch.prefix_positions, later.flatten(2)), dim=2)
@@ -110,7 +113,7 @@ def forward(model: KeyeForConditionalGeneration, batch: PackedBatch, tower_grad:
 
 
 def _attend(
-    attention: torch.nn.Module,
+    attention: Qwen3Attention,
     x: Tensor,
     cos: Tensor,
     sin: Tensor,

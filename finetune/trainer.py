@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
@@ -300,6 +301,7 @@ class Trainer:
     def _whole(self, last: bool) -> Iterator[None]:
         """Gradients travel between processes once a step, with its last batch."""
         if self.divided:
+            assert isinstance(self.objective, FSDPModule)  # sharding made it one
             self.objective.set_requires_gradient_sync(last)
         if last or self.divided:
             yield

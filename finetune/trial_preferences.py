@@ -33,7 +33,7 @@ def as_preference(store: Store, trial: Trial, pair: Pair) -> Pair:
         made = []
         for said, facts in ((pair.base, trial.base), (pair.candidate, trial.candidate)):
             assert said is not None
-            begun = store.begin_answer(copy.id, mode=pair.asked.mode, **facts)  # type: ignore[arg-type]
+            begun = store.begin_answer(copy.id, mode=pair.asked.mode, **facts)
             store.finish_answer(begun.id, "stop", text=said["text"], raw_text=said.get("raw") or None)
             made.append(begun.id)
         ids = (made[0], made[1])

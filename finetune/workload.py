@@ -36,7 +36,8 @@ SAMPLED = 6
 DEFAULT = "default"
 
 ASKED_SHAPE = {"frames": 7.0, "patches": 64.0, "text": 40.0, "learnt": 8.0, "answer": 8.0}
-"""A question about a clip of the world and keye-nano's answer, in the mean of some hundred that were drawn."""
+"""What a question about a clip of the world and its answer are taken to be. Assumed, not measured: there is no batch
+to look at before the model has answered."""
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,13 @@ class JudgeError(Exception):
 
 
 class Judge(Protocol):
-    name: str
-    pause: float  # seconds to wait after a failure, longer each time
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pause(self) -> float:
+        """Seconds to wait after a failure, longer each time."""
+        ...
 
     def reply(self, prompt: str, temperature: float, max_tokens: int) -> str:
         """What the judge says. Raises JudgeError where it says nothing."""

@@ -39,13 +39,14 @@ def _read(data: Path) -> Iterator[Row]:
 
 
 def _video(data: Path, name: str) -> Path | str:
-    found: Path | str = ""
+    why = ""
     for folder in ("data", "video", "videos"):
         for suffix in ("mp4", "MP4", "mkv"):
             found = inside(data, f"{folder}/{name}.{suffix}")
             if isinstance(found, Path):
                 return found
-    return f"a media file is missing: {name}.mp4" if "missing" in found else found
+            why = found
+    return f"a media file is missing: {name}.mp4" if "missing" in why else why
 
 
 BENCHMARK = Benchmark(

@@ -25,6 +25,8 @@ Reason = Literal[
     "has a reward that is unknown",
     "has a reference that its reward cannot read",
     "is longer than fits",
+    "does not show one picture or clip",
+    "is a clip, and frames of two sizes are no one picture",
 ]
 
 SHOWN = 5

@@ -128,18 +128,6 @@ def every(store: Store, filters: Filters = ALL, size: int = 200) -> Iterator[Ent
         place = found[-1] + 1
 
 
-def entries_of(store: Store, answers: Sequence[str]) -> list[Entry]:
-    """The entries of these answers, as far as they are in the list, in this order."""
-    with store.snapshot() as db:
-        wanted = [clean(answer) for answer in answers]
-        places: dict[str, int] = {}
-        for answer in wanted:
-            row = db.execute("SELECT n FROM listing WHERE answer_id = ?", [answer]).fetchone()
-            if row is not None:
-                places[answer] = row[0]
-        return sorted(_entries(db, list(places.values())), key=lambda entry: wanted.index(entry.answer))
-
-
 def _windows(
     db: Database, whole: bool, filters: Filters, before: int | None, seconds: float
 ) -> Iterator[tuple[int | None, tuple[int, int]]]:

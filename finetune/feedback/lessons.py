@@ -187,17 +187,19 @@ def _spoken_of(store: Store) -> list[str]:
 
 def _gather(store: Store, conversation: str, held_out: IsHeldOut, left_alone: frozenset[str], out: Gathered) -> None:
     with store.snapshot():
-        spoken = _read(store, conversation)
+        spoken = _read(store, conversation, left_alone)
     for words, prompt, question in spoken:  # outside of the snapshot: who is asked for the side may write
         _teach(words, prompt, question, held_out, left_alone, out)
 
 
-def _read(store: Store, conversation: str) -> list[tuple[_Words, _Prompt | Why, str]]:
-    """What was said of each question (its id), and the prompt of the question."""
+def _read(store: Store, conversation: str, left_alone: frozenset[str]) -> list[tuple[_Words, _Prompt | Why, str]]:
+    """What was said of each question (its id), and the prompt of the question. What was said for an answer that is
+    left alone was not said: an older word holds."""
     votes: dict[str, list[Vote]] = {}
     preferences: dict[str, list[Preference]] = {}
-    said = store.preferences.of_conversation(conversation)
-    voted = store.votes.of_conversation(conversation)
+    preferred = store.preferences.of_conversation(conversation)
+    said = [one for one in preferred if (one.chosen or one.rejected) not in left_alone]
+    voted = [one for one in store.votes.of_conversation(conversation).values() if one.answer not in left_alone]
     if not said and not voted:
         return []
     history = store.conversation(conversation)
@@ -205,7 +207,7 @@ def _read(store: Store, conversation: str) -> list[tuple[_Words, _Prompt | Why, 
     files = {turn.video.sha256: Path(turn.video.path) for turn in history.turns if turn.video is not None}
     for preference in said:
         preferences.setdefault(preference.question, []).append(preference)
-    for vote in voted.values():
+    for vote in voted:
         votes.setdefault(answers[vote.answer].question, []).append(vote)
     turns = standing(store, conversation)
     spoken: list[tuple[_Words, _Prompt | Why, str]] = []
@@ -231,7 +233,7 @@ def _teach(
         if len(sides) > 1:
             prompt = "split"
     for use, answers, source, facts in (*words.example(), *words.pairs(), *words.question()):
-        if answers[0] in left_alone:
+        if not left_alone.isdisjoint(answers):  # of a pair the worse one too, as an export has it
             continue
         if isinstance(prompt, str) or isinstance(facts, str):
             why = prompt if isinstance(prompt, str) else facts

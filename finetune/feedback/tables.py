@@ -12,7 +12,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sqlite_utils import Database
 
@@ -20,6 +20,7 @@ from engine.reasoning.modes import MODE_NAMES
 from finetune.data.report import Report
 from finetune.feedback.rows import clean
 from finetune.feedback.store import Store
+from finetune.moderation import Reason
 
 VERSION = 1
 TAKEN = (
@@ -156,7 +157,7 @@ class TableReader:
                 return "has a time that is none", f"{table}.{name}: {value!s:.40}"
         if table == "videos" and not _sound_video(row):
             return "names a video in a way that is unknown", f"{row.get('path')!r:.80}"
-        if table in ("questions", "answers") and row.get("mode") not in MODE_NAMES:
+        if table in ("questions", "answers", "comment_rounds") and row.get("mode") not in MODE_NAMES:
             return "has a mode that is unknown", f"{row.get('mode')!r:.40}"
         if table in ("answers", "runs", "stages"):
             row.update(
@@ -186,12 +187,12 @@ _NUMBERS = {
 
 
 def _wrong_json(table: str, row: Row) -> tuple[str, str] | None:
-    for name in ("reasons", "moments", "bits"):
+    for name in ("reasons", "moments", "bits", "cues"):
         if row.get(name) is not None and not _sound_list(name, _json(row[name])):
             return "has facts in a form that is unknown", f"{table}.{name}: {row[name]!s:.60}"
-    if table not in ("questions", "answers"):
+    if table not in ("questions", "answers", "comment_rounds", "comment_drafts"):
         return None
-    for name in ("sampling", "decoding", "frames", "usage", "timings", "reasoning"):
+    for name in ("sampling", "decoding", "frames", "usage", "timings", "reasoning", "wishes", "moderation"):
         if row.get(name) is None:
             continue
         found = _json(row[name])
@@ -203,6 +204,8 @@ def _wrong_json(table: str, row: Row) -> tuple[str, str] | None:
 def _sound_list(name: str, found: Any) -> bool:
     if not isinstance(found, list):
         return False
+    if name == "cues":
+        return all(isinstance(cue, list) and len(cue) == 3 and all(map(_is_number, cue[:2])) for cue in found)
     return name != "bits" or all(
         isinstance(one, list) and all(type(bit) is int and 0 <= bit < 64 for bit in one) for one in found
     )
@@ -214,6 +217,11 @@ def _sound(name: str, found: Row) -> bool:
     if name == "frames":
         times = found.get("times", [])
         return isinstance(times, list) and all(map(_is_number, times))
+    if name == "wishes":
+        return all(value is None or isinstance(value, str | int | float) for value in found.values())
+    if name == "moderation":
+        reasons = found.get("reasons", [])
+        return isinstance(reasons, list) and all(reason in get_args(Reason) for reason in reasons)
     if name not in _NUMBERS:
         return True
     needed, allowed = _NUMBERS[name]

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ from transformers import SiglipTextConfig, SiglipTextModel, SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 from engine.errors import EngineError
-from engine.keye import KeyeImageProcessor, KeyeProcessor
+from engine.keye import KeyeForConditionalGeneration, KeyeImageProcessor, KeyeProcessor
 from engine.keye.loading import load_model
 from engine.keye.positions import grid_rows
 from engine.video import Sampling, sampling_for
+from finetune.data.conversations import Example
 from finetune.data.problems import BadRow
 from finetune.data.rows import Footage, Row
 from finetune.errors import FinetuneError
@@ -59,16 +60,17 @@ class Beside(nn.Module):
 
     def __init__(self, width: int, heads: int, vocabulary: int, probes: Probes | None) -> None:
         super().__init__()
-        shape = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
+        shape: dict[str, Any] = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
+        kernel: dict[str, Any] = {"attn_implementation": "sdpa"}
         self.pool = SiglipMultiheadAttentionPoolingHead(SiglipVisionConfig(**shape))
         self.text = SiglipTextModel(
             SiglipTextConfig(
                 **shape,
+                **kernel,
                 num_hidden_layers=2,
                 vocab_size=vocabulary,
                 max_position_embeddings=TEXT_TOKENS,
                 projection_size=width,
-                attn_implementation="sdpa",
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,
@@ -146,9 +148,7 @@ class FilePairs(Talks):
         found = list(self._read(chosen or [0], self.conversations.example))
         if not found:
             raise FinetuneError("What stage 0 learns from cannot be read any more; bring the files back.")
-        still = [e.pixel_values is not None for _, e in found]
-        pixels = [e.pixel_values if one else e.pixel_values_videos for (_, e), one in zip(found, still, strict=True)]
-        grids = [e.image_grid_thw if one else e.video_grid_thw for (_, e), one in zip(found, still, strict=True)]
+        pixels, grids = zip(*(_shown(example) for _, example in found), strict=True)
         texts = [
             " ".join(turn.text for turn in row.turns if turn.role == "assistant")
             for row in (self.rows[i] for i, _ in found)
@@ -162,6 +162,15 @@ class FilePairs(Talks):
 
     def size(self, batch: PairBatch) -> tuple[int, int]:
         return len(batch.grid), batch.pixels.shape[0] // 4
+
+
+def _shown(example: Example) -> tuple[Tensor, Tensor]:
+    """The patches and the grid of an example's one picture or clip."""
+    pixels, grid = example.pixel_values, example.image_grid_thw
+    if pixels is None:
+        pixels, grid = example.pixel_values_videos, example.video_grid_thw
+    assert pixels is not None and grid is not None  # rows that show nothing do not fit
+    return pixels, grid
 
 
 def _fits(sampling: Sampling) -> Callable[[Row], None]:
@@ -215,7 +224,7 @@ class Encoder:
         """From the folder of the stage, which holds the model and what was trained beside it. FinetuneError where
         that is missing or does not fit."""
         try:
-            self._model = load_model(folder / "model", torch.float32)
+            self._model = cast(KeyeForConditionalGeneration, load_model(folder / "model", torch.float32))
             state = load_file(folder / BESIDE)
             self._beside = _beside(self._model, None)
             self._beside.load_state_dict({k: v for k, v in state.items() if not k.startswith("probes.")})

@@ -246,6 +246,7 @@ def _backdrop(scene: Scene, tone: random.Random, height: int, width: int) -> np.
     base = np.array(BACKGROUND_RGB[scene.background], np.float32) * tone.uniform(0.85, 1.15)
     if scene.texture == "plain":
         return np.broadcast_to(base.astype(np.uint8), (height, width, 3)).copy()
+    light: np.ndarray  # [height, width]: by what the colour is multiplied
     if scene.texture == "gradient":
         angle = tone.uniform(0, 2 * math.pi)
         across = np.linspace(-1, 1, width, dtype=np.float32)[None, :] * math.cos(angle)

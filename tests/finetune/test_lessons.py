@@ -13,7 +13,10 @@ from finetune.data.jsonl import examples_of, load_rows
 from finetune.data.rows import Footage, Row
 from finetune.errors import FinetuneError
 from finetune.feedback import Store
-from finetune.feedback.lessons import Lesson, gather, is_verifiable, lessons, write_lessons
+from finetune.feedback.browse import exclude, include
+from finetune.feedback.comments import RoundClip
+from finetune.feedback.lessons import USES, Lesson, gather, is_verifiable, lessons, write_lessons
+from finetune.feedback.splits import set_share, set_side
 
 SHA, OTHER = "a" * 64, "b" * 64
 
@@ -225,6 +228,84 @@ def test_a_conversation_about_videos_of_both_sides_is_on_neither(store: Store, t
     assert [(lesson.answer, lesson.held_out) for lesson in found.lessons] == [(one, False)] * 2
     assert found.counts()["split"] == 2 and not found.measures(one)
     assert gather(store, held_out=lambda video: True).measures(one)
+
+
+def test_an_excluded_answer_teaches_nothing_until_it_is_taken_back(store: Store, talk: Talk) -> None:
+    question, one = talk.first("red")
+    two = talk.draft(one, question, "green")
+    store.votes.correct(one, "blue")
+    store.votes.correct(two, "violet")
+    before = lessons(store)
+    assert [row["reference"] for row in rows(store, "question")] == ["violet"]
+    exclude(store, [two])  # the older correction holds again, as if nobody had spoken of this answer
+    found = gather(store)
+    assert [(lesson.use, lesson.answer) for lesson in found.lessons] == [(use, one) for use in USES]
+    assert [row["reference"] for row in rows(store, "question")] == ["blue"]
+    assert [(row["chosen"], row["rejected"]) for row in rows(store, "pair")] == [("blue", "red")]
+    assert found.uses(two) == [] and found.left_out == []
+    exclude(store, [one])
+    assert lessons(store) == []
+    include(store, [one, two])
+    assert lessons(store) == before
+    store.votes.uncorrect(one)
+    store.votes.uncorrect(two)
+    store.drafts.pick(one)
+    assert [lesson.use for lesson in lessons(store)] == ["example", "pair"]
+    exclude(store, [two])  # as the worse one of a pair it teaches nothing either
+    assert [(lesson.use, lesson.answer) for lesson in lessons(store)] == [("example", one)]
+
+
+def test_the_split_of_the_store_decides_what_is_held_out(store: Store, talk: Talk) -> None:
+    _, one = talk.first("red")
+    store.votes.correct(one, "blue")
+    store.votes.correct(talk.answer(talk.ask("And here?", video=OTHER), "a cat"), "a dog")
+    other = Talk(store)
+    store.votes.vote(other.answer(other.ask("What is it?", video=OTHER), "a cat"), "up")
+    set_share(store, 0.0)
+    assert [lesson.held_out for lesson in lessons(store)] == [False] * 8
+    set_side(store, OTHER, "held_out")
+    found = gather(store)
+    assert [(lesson.video, lesson.held_out) for lesson in found.lessons] == [
+        *[(SHA, False)] * 3,
+        *[(OTHER, True)] * 2,
+    ]
+    assert found.counts()["split"] == 3  # the second question of the first conversation: it shows both videos
+    set_share(store, 1.0)
+    assert [lesson.held_out for lesson in lessons(store)] == [True] * 8
+    assert not any(lesson.held_out for lesson in lessons(store, held_out=lambda video: False))  # whoever asks may say
+
+
+def test_chosen_comments_are_lessons_of_the_whole_store(store: Store, talk: Talk, tmp_path: Path) -> None:
+    question, answer = talk.first("red")
+    store.votes.vote(answer, "up")
+
+    def comment(*videos: str) -> tuple[str, str]:
+        clips = [RoundClip(video) for video in videos]
+        made = store.comments.begin("comment", "Write one.", clips, language="en", mode="no_think")
+        good, bad = (
+            store.comments.add_draft(made.id, finish="stop", fit=True, text=text) for text in ("So calm!", "Hm.")
+        )
+        store.comments.choose(good.id, "picked")
+        store.comments.choose(bad.id, "rejected")
+        return made.id, good.id
+
+    one, two = comment(SHA), comment(OTHER)
+    comment(SHA, OTHER)  # one side is learnt from and the other measured by: neither
+    found = [lesson for lesson in lessons(store, lambda video: video == OTHER) if lesson.source == "comment"]
+    assert [(lesson.use, lesson.question, lesson.answer, lesson.video, lesson.held_out) for lesson in found] == [
+        ("example", *one, SHA, False),
+        ("pair", *one, SHA, False),
+        ("example", *two, OTHER, True),
+        ("pair", *two, OTHER, True),
+    ]
+    prompt = [{"role": "user", "content": "<video>Write one."}]
+    shown = {"videos": [{"path": str(tmp_path / "a.mp4")}], "mode": "no_think"}
+    assert [lesson.row for lesson in found[:2]] == [
+        {"messages": [*prompt, {"role": "assistant", "content": "So calm!"}], **shown},
+        {"messages": prompt, **shown, "chosen": "So calm!", "rejected": "Hm."},
+    ]
+    alone = gather(store, conversation=talk.id).lessons
+    assert {lesson.question for lesson in alone} == {question}  # a conversation has no comments
 
 
 def test_what_cannot_teach_is_counted_with_its_reason(store: Store, talk: Talk, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def answers(model: Path) -> dict[str, str]:
     return said
 
 
-FULL = ("sft.lora=0", "sft.lr=2e-3", "sft.epochs=40", "sft.batch_tokens=4096")
+FULL = ("sft.lora=0", "sft.lr=2e-3", "sft.epochs=16", "sft.batch_tokens=4096")
 LORA = ("sft.lora=16", "sft.lr=5e-3", "sft.epochs=28", "sft.batch_tokens=4096")
 
 

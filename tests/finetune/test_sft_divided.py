@@ -20,9 +20,10 @@ from finetune.__main__ import main
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo"
 CLIPS = sorted(clip.name for clip in DEMO.glob("*.mp4"))
+STEPS = 14
 FORMS = {
-    "full": ("sft.lora=0", "sft.lr=1e-3", "sft.steps=40"),
-    "lora": ("sft.lora=4", "sft.lr=1e-3", "sft.steps=30"),
+    "full": ("sft.lora=0", "sft.lr=1e-3", f"sft.steps={STEPS}"),
+    "lora": ("sft.lora=4", "sft.lr=1e-3", f"sft.steps={STEPS}"),
 }
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -65,14 +66,14 @@ def test_divided_weights_end_as_whole_ones_and_survive_a_stop(form: str, data: P
     arguments = [sys.executable, "-m", "finetune", *command(data, tmp_path / "stopped", *numbers)]
     running = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while not (tmp_path / "stopped" / "log.jsonl").is_file():  # after the first 25 steps
+    while not (tmp_path / "stopped" / "log.jsonl").is_file():  # after the first step
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     running.send_signal(signal.SIGTERM)
     assert running.wait(240) in (0, 130)
     if (tmp_path / "stopped" / "sft" / "state.pt").is_file():
         state = torch.load(tmp_path / "stopped" / "sft" / "state.pt", weights_only=True)
-        assert 25 <= state["progress"]["step"] < 40
+        assert 1 <= state["progress"]["step"] < STEPS
         assert main(command(data, tmp_path / "stopped", *numbers)) == 0
     stopped = weights(tmp_path / "stopped", name)
     assert all(torch.equal(stopped[key], value) for key, value in divided.items())
