@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  ?=
 RUNTIME ?=
+ASR    ?=
 HOST   ?= 127.0.0.1
 PORT   ?= 7860
 export GRADIO_ANALYTICS_ENABLED := False
@@ -26,7 +27,8 @@ setup-sglang:
 	PYTHON="$(PYTHON)" sh scripts/setup_sglang.sh .venv-sglang
 
 app: setup
-	$(BIN)/python -m app --host $(HOST) --port $(PORT) $(if $(MODEL),--model "$(MODEL)") $(if $(RUNTIME),--runtime "$(RUNTIME)")
+	$(BIN)/python -m app --host $(HOST) --port $(PORT) $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(RUNTIME),--runtime "$(RUNTIME)") $(if $(ASR),--asr "$(ASR)")
 
 test: $(VENV)/.ready-dev setup-sglang
 	$(BIN)/python scripts/browser.py

@@ -64,13 +64,14 @@ class AskTab:
                     elem_id="ks-language",
                 )
                 self.shade = gr.Button("◐", size="sm", elem_id="ks-theme", min_width=40)
-        self.demo_note = gr.Markdown(visible=False, elem_id="ks-demo-note")
-        self.tabs = gr.Tabs(elem_id="ks-tabs")  # the page adds others
-        with self.tabs, gr.Tab(say("ask", lang), id="ask") as self.tab, gr.Row(elem_id="ks-main"):
-            with gr.Column(scale=5, min_width=320):
-                self.clip.build(lang)
-            with gr.Column(scale=6, min_width=320):
-                self._build_talk(lang)
+        self.tabs = gr.Tabs(elem_id="ks-tabs", overflow_behavior="wrap")  # the page adds others
+        with self.tabs, gr.Tab(say("ask", lang), id="ask") as self.tab:
+            self.demo_note = gr.Markdown(visible=False, elem_id="ks-demo-note")
+            with gr.Row(elem_id="ks-main"):
+                with gr.Column(scale=5, min_width=320):
+                    self.clip.build(lang)
+                with gr.Column(scale=6, min_width=320):
+                    self._build_talk(lang)
 
     def _build_talk(self, lang: Language) -> None:
         self.chat = gr.Chatbot(

@@ -44,7 +44,7 @@ class BenchTab:
         with gr.Row():
             choices = [(chosen.title, name) for name, chosen in BENCHMARKS.items()]
             self.which = gr.Dropdown(choices, value="kc-mmbench", label=say("bench_which", lang), elem_id="kb-which")
-            self.data = gr.Textbox(label=say("bench_data", lang), elem_id="kb-data", scale=2)
+            self.data = gr.Textbox(label=say("bench_data", lang), elem_id="kb-data", scale=2, min_width=280)
         with gr.Row():
             self.mode = gr.Radio(_modes(lang), value="think", label=say("bench_mode", lang), elem_id="kb-mode")
             self.limit = gr.Number(0, label=say("bench_limit", lang), precision=0, minimum=0, elem_id="kb-limit")

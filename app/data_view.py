@@ -88,7 +88,7 @@ def _text(text: str, lang: Language) -> str:
 def _chips(entry: Entry, lang: Language) -> str:
     chips = [(say(f"mode_{entry.mode}", lang), ""), (entry.model or "", "")]
     if entry.vote:
-        chips.append(("👍" if entry.vote == "up" else "👎", ""))
+        chips.append((say(f"vote_{entry.vote}", lang), "kx-good" if entry.vote == "up" else "kx-bad"))
     if entry.preferred:
         chips.append((say("data_preferred", lang), "kx-good"))
     if entry.passed_over:

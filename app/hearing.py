@@ -54,6 +54,12 @@ class Hearing:
 
     def sound(self, sha256: str, progress: Callable[[float, float], None] | None = None) -> Sound:
         """Loudness, waveform and spans of a kept video. EngineError or AppError where it cannot be read."""
+        sound, video, file = self._measured(sha256, progress), self.store.video(sha256), self.library.find(sha256)
+        if video is None or file is None:
+            return sound
+        return replace(sound, note=sound.note.replace(file.name, video.name))  # a kept file is named by its content
+
+    def _measured(self, sha256: str, progress: Callable[[float, float], None] | None) -> Sound:
         with self._measuring:
             kept = self._kept(sha256)
             if not kept.is_file():

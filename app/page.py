@@ -31,9 +31,9 @@ def build(studio: Studio) -> gr.Blocks:
             CommentTab(page, studio, ask, comments)
             SkillsTab(page, studio, ask, skills)
             DataTab(page, studio, ask)
-            BenchTab(page, studio, ask)
             TuneTab(page, studio, ask)
             PromoteTab(page, studio, ask)
+            BenchTab(page, studio, ask)
     return page
 
 
@@ -83,10 +83,25 @@ def serve(config: AppConfig) -> None:
 
 
 def _theme() -> gr.themes.Base:
-    """Gradio's soft theme with the fonts of the system: nothing is fetched."""
-    return gr.themes.Soft(
+    """Gradio's soft theme with the fonts of the system, so that nothing is fetched, and with quiet labels: what is
+    filled with colour is what can be pressed."""
+    theme = gr.themes.Soft(
         primary_hue="indigo",
         neutral_hue="slate",
         font=["ui-sans-serif", "system-ui", "Noto Sans", "Noto Sans CJK SC", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
+    )
+    return theme.set(
+        background_fill_primary="*neutral_50",  # the soft theme's own, which `set` would put back to white
+        body_text_color_subdued="*neutral_500",  # 4.5 to 1 on it
+        block_title_background_fill="none",
+        block_title_background_fill_dark="none",
+        block_title_text_color="*body_text_color_subdued",
+        block_title_text_color_dark="*body_text_color_subdued",
+        block_title_text_size="*text_sm",
+        block_title_padding="0",
+        block_label_background_fill="*background_fill_secondary",
+        block_label_background_fill_dark="*background_fill_secondary",
+        block_label_text_color="*body_text_color_subdued",
+        block_label_text_color_dark="*body_text_color_subdued",
     )

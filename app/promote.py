@@ -44,10 +44,10 @@ class PromoteTab:
         self.lang = gr.State(lang)
         self.at = gr.State(-1)  # position of the pair that is shown; -1 where none is
         self.ticker = gr.Timer(1.0, active=False)
+        self.intro = gr.Markdown(say("models_intro", lang), elem_id="kp-intro")
         self.now = gr.HTML("", padding=False, elem_id="kp-now")
         self.back = gr.Button(say("models_back", lang), visible=False, elem_id="kp-back")
         self.problem = gr.HTML("", padding=False, elem_id="kp-problem")
-        self.intro = gr.Markdown(say("models_intro", lang), elem_id="kp-intro")
         with gr.Row():
             self.candidate = gr.Dropdown(
                 [], label=say("models_candidate", lang), allow_custom_value=True, elem_id="kp-candidate", scale=3
