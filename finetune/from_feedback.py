@@ -58,7 +58,7 @@ class Feedback:
     shares: tuple[Share, ...]
     lessons: tuple[Lesson, ...]  # those that are learnt
     held_out: tuple[Lesson, ...]
-    gone: int  # whose video or picture is no longer there
+    gone: int  # answers whose video or picture is no longer there
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -74,23 +74,19 @@ def weigh(recipe: Recipe, store: Store) -> Feedback:
 
     FinetuneError where a stage cannot learn from feedback, or the store cannot be read."""
     lessons, gone = _lessons(store)
-    there = []
-    for lesson in lessons:
-        if all(Path(path).is_file() for path in media_of(lesson.row)):
-            there.append(lesson)
-        else:
-            gone += 1
+    there = [lesson for lesson in lessons if all(Path(path).is_file() for path in media_of(lesson.row))]
+    gone |= {lesson.answer or lesson.question for lesson in lessons} - {one.answer or one.question for one in there}
     learnt = tuple(lesson for lesson in there if not lesson.held_out)
-    shares = tuple(_share(stage, learnt, gone) for stage in recipe.stages if _of_feedback(stage))
-    return Feedback(shares, learnt, tuple(lesson for lesson in there if lesson.held_out), gone)
+    shares = tuple(_share(stage, learnt, len(gone)) for stage in recipe.stages if _of_feedback(stage))
+    return Feedback(shares, learnt, tuple(lesson for lesson in there if lesson.held_out), len(gone))
 
 
-def _lessons(store: Store) -> tuple[list[Lesson], int]:
-    """What the store teaches, and how much of what was said teaches nothing because its video was deleted."""
+def _lessons(store: Store) -> tuple[list[Lesson], set[str]]:
+    """What the store teaches, and the answers of which something was said in vain, because their video was deleted."""
     from finetune.feedback.lessons import gather
 
     gathered = gather(store)
-    return gathered.lessons, sum(one.why == "video_gone" for one in gathered.left_out)
+    return gathered.lessons, {one.answer for one in gathered.left_out if one.why == "video_gone"}
 
 
 def _of_feedback(stage: Stage) -> bool:

@@ -126,11 +126,10 @@ class Queue:
         """Once: note what has ended, and start the next."""
         with self._lock:
             for launch in self.launches.started():
-                child = self._children.get(launch.run)
-                code = child.poll() if child is not None else None  # takes away what is left of an ended process
                 if not launch.alive:
-                    self._settle(launch, code)
-                    self._children.pop(launch.run, None)
+                    child = self._children.pop(launch.run, None)
+                    # It has ended, so that this takes away what is left of it. Asked before, it could end in between.
+                    self._settle(launch, child.wait() if child is not None else None)
             waiting = self.launches.waiting()
             if self.machine is not None and self.training() is None:
                 if waiting:
@@ -295,7 +294,7 @@ class Queue:
         elif silent and launch.wanted == "stop":
             self.runs.finished(run.id, "stopped", "It was stopped; resume it to go on.")
         elif silent:
-            sentence = why_it_failed(Path(run.folder) / "run.log", code)
+            sentence = why_it_failed(Path(run.folder) / "run.log", code, begun=run.status != "queued")
             self.runs.finished(run.id, "failed" if sentence else "stopped", sentence or GONE)
         self.launches.ended(run.id)
 
@@ -331,9 +330,10 @@ def last_lines(log: Path, most: int = 12) -> list[str]:
     return lines[-most:]
 
 
-def why_it_failed(log: Path, code: int | None) -> str | None:
+def why_it_failed(log: Path, code: int | None, begun: bool = False) -> str | None:
     """One sentence on a process that ended without giving a reason in the store, from its exit code (None: unknown)
-    and the end of its log; None where nothing is known but that it is gone."""
+    and the end of its log; None where nothing is known but that it is gone. A run that has `begun` writes why it is
+    refused into the store, so that the last line of its log is no reason."""
     lines = last_lines(log)
     text = "\n".join(lines)
     if (found := shortage(text, log.parent)) is not None:
@@ -346,6 +346,6 @@ def why_it_failed(log: Path, code: int | None) -> str | None:
     if "Traceback" in text or (code is not None and code > 2):
         last = lines[-1] if lines else f"code {code}"
         return f"It failed ({last[:200]}); the whole log is {log}. Resume it to go on from the last saved step."
-    if code == 2 or (code is None and lines and lines[-1].endswith(".")):
+    if code == 2 or (code is None and not begun and lines and lines[-1].endswith(".")):
         return lines[-1] if lines else None
     return None
