@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from engine.errors import EngineError
-from engine.keye.image_processing import to_rgb
 
 MOST_PIXELS = 8192 * 8192  # as for a video's pictures
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -25,6 +24,10 @@ def read_picture(source: Path | bytes, name: str, transparent: Transparent) -> n
     """uint8 RGB [height, width, 3] of a picture file, or of one in memory. `name` is what the user calls it.
 
     Raises EngineError where it is no picture, is damaged, or has more than MOST_PIXELS."""
+    from engine.keye.image_processing import (
+        to_rgb,
+    )  # not above: the model's code takes seconds, and the store none of it
+
     too_many = f"{name} has too many pixels (the most is 8192×8192); scale it down."
     try:
         with warnings.catch_warnings():

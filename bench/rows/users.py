@@ -97,7 +97,7 @@ def _user(tab: Any, tokens: int, start: threading.Barrier) -> Seen:
     began = time.perf_counter()
     try:
         session = tab.clip._take(Session(), demo.file, (), lambda *args, **kwargs: None)[tab.session]
-        updates = tab.ask(session, "What happens?", "auto", False, None, False, tokens, 0)
+        updates = tab.ask(session, "What happens?", "auto", False, None, False, tokens, 0, False)
         session = updates[tab.session]
         seen, moments = 0, []
         for update in tab.follow(session):

@@ -169,8 +169,17 @@ def test_a_filled_store_is_a_store(tmp_path: Path) -> None:
     assert sum(len(store.turns(talk.id)) for talk in talks) == 25
     assert all(answer is not None for talk in talks for _, answer in store.turns(talk.id))
     store.close()
-    names = [name for name, _ in pages(tmp_path)]
-    assert names == ["the list of conversations", "a conversation of ten questions", "the longest conversation"]
+    shown = {name: str(work()) for name, work in pages(tmp_path)}
+    assert list(shown) == [
+        "the list of conversations",
+        "a conversation of ten questions",
+        "everything collected",
+        "everything that says a word",
+        "two letters that nobody wrote",
+        "the longest conversation",
+    ]
+    word = "A red circle"
+    assert [word in page for page in shown.values()] == [False, True, True, True, False, True]
 
 
 def test_plain_batches_hold_what_packed_ones_hold() -> None:
