@@ -105,11 +105,7 @@ class DataTab:
         page.load(self.open_page, [ask.remembered, self.view], words, **listed)
         ask.language.input(self.set_language, [ask.language, self.view], words, **listed)
         self.tab.select(self.refresh, [self.view], [*rows, self.model], **listed)
-        for box in (
-            self.text,
-            self.first,
-            self.last,
-        ):  # `input` is only a key that was pressed: not a paste, a deletion
+        for box in (self.text, self.first, self.last):  # `input` hears keys alone: no paste, no deletion
             box.change(self.search, [self.view, *asked], rows, trigger_mode="always_last", **listed)
         for choice in (self.mark, self.side, self.mode, self.model, self.spoken):
             choice.input(self.search, [self.view, *asked], rows, trigger_mode="always_last", **listed)

@@ -19,6 +19,7 @@ from engine.video import Cancelled, Frames
 from finetune.errors import FinetuneError
 from finetune.feedback.transcripts import Transcript as Kept
 from tests.app.conftest import ScriptedRuntime
+from tests.media import make_clip
 from tests.sound.tracks import babble, make_film, silence
 
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nHello there.\n"
@@ -69,6 +70,12 @@ def test_a_sound_is_measured_once_and_kept_beside_the_video(studio: Studio, sha:
     assert Hearing(studio.store, studio.library).sound(sha) == sound
     studio.library.remove(sha)
     assert not kept.exists()
+
+
+def test_a_video_without_sound_is_called_by_the_name_it_came_with(studio: Studio, tmp_path: Path) -> None:
+    make_clip(tmp_path / "upload.mp4", frames=10, fps=10, size=(64, 48))
+    sha, _ = studio.add_video(tmp_path / "upload.mp4", "holiday.mp4")
+    assert studio.hearing.sound(sha).note == "holiday.mp4 has no sound."  # on the disk it is named by its content
 
 
 def test_what_is_said_is_heard_once_and_kept(studio: Studio, sha: str) -> None:
