@@ -8,7 +8,6 @@ clips of the old world. NUMBERs replace those of the recipe, as for `python -m f
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import random
 import sys
 import tempfile
@@ -177,7 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Asked about {len(films)} clips: {hits} of {total} questions about what is new were right.")
     began = time.monotonic()
     store, run_folder = data / "studio.sqlite", out / "run"
-    told = ["run", str(RECIPE), f"sft.cache={out / 'frames'}", f"mpo.cache={out / 'frames'}", f"rl.cache={out / 'frames'}"]
+    told = [
+        "run",
+        str(RECIPE),
+        f"sft.cache={out / 'frames'}",
+        f"mpo.cache={out / 'frames'}",
+        f"rl.cache={out / 'frames'}",
+    ]
     if finetune([*told, *args.numbers, "--store", str(store), "--model", str(NANO), "--out", str(run_folder)]):
         return 1
     print(f"Trained in {(time.monotonic() - began) / 60:.1f} minutes.")

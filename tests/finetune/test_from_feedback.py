@@ -182,7 +182,9 @@ def test_few_rows_and_rows_that_all_say_the_same_are_warned_of(taught: Taught) -
     assert weigh(recipe(), taught.store).shares[0].warning is None
 
 
-def test_what_is_excluded_is_not_learnt_and_a_held_out_video_is_only_asked_about(taught: Taught, tmp_path: Path) -> None:
+def test_what_is_excluded_is_not_learnt_and_a_held_out_video_is_only_asked_about(
+    taught: Taught, tmp_path: Path
+) -> None:
     said = [taught.up("One.", clip) for clip in range(len(CLIPS))]
     exclude(taught.store, [taught.answers[said[1]]])
     set_side(taught.store, taught.clips[2], "held_out")
