@@ -17,7 +17,7 @@ from tests.e2e.conftest import PATIENCE, ROOT, Site
 expect.set_options(timeout=PATIENCE)
 
 NANO = ROOT / "assets" / "keye-nano"
-FEW = "sft.replay=0 sft.batch_tokens=200 sft.look=75 threads=1"
+FEW = "sft.replay=0 sft.batch_tokens=200 sft.look=30 threads=1"
 
 
 def teach(data: Path) -> list[str]:
@@ -59,19 +59,19 @@ def test_corrections_become_a_model_that_can_be_paused_and_resumed(page: Page, s
     page.locator("#kt-start").click()
     expect(page.locator("#kt-offer")).to_contain_text("There is nothing to learn from yet")
     asked = teach(site.data)
-    fill(page, "shelves", f"sft.steps=150 {FEW}")
+    fill(page, "shelves", f"sft.steps=60 {FEW}")
     page.locator("#kt-estimate").click()
     offer = page.locator("#kt-offer")
     expect(offer).to_contain_text("5 SFT examples")
     expect(offer).to_contain_text("corrections 5")
-    expect(offer).to_contain_text("It needs at least 8 preference pairs; there are 5.")
+    expect(offer).to_contain_text("It needs at least 100 preference pairs; there are 5.")
     expect(offer).to_contain_text("Held out: 1.")
     expect(offer).to_contain_text("by formula")
     page.locator("#kt-start").click()
     shown = page.locator("#kt-run")
     expect(shown).to_contain_text("shelves")
     expect(shown.locator(".ks-bar")).to_be_visible()
-    expect(shown).to_contain_text(re.compile(r"step \d+ of 150"))
+    expect(shown).to_contain_text(re.compile(r"step \d+ of 60"))
     expect(shown).to_contain_text(re.compile(r"Loss \d"))
     page.locator("#kt-pause").click()
     expect(shown.locator(".kt-state")).to_have_text("paused")
@@ -85,7 +85,7 @@ def test_corrections_become_a_model_that_can_be_paused_and_resumed(page: Page, s
     expect(shown.locator(".kt-state")).to_have_text("done", timeout=5 * PATIENCE)
     expect(shown.locator("svg.kr-chart")).to_have_count(3)
     expect(shown).to_contain_text("Questions that are held out")
-    expect(shown).to_contain_text("sft, after 150 steps")
+    expect(shown).to_contain_text("sft, after 60 steps")
     shown.get_by_text("What made it").click()
     expect(shown).to_contain_text("example.jsonl:1")
     for question in asked[:5]:
