@@ -126,10 +126,13 @@ class Queue:
         """Once: note what has ended, and start the next."""
         with self._lock:
             for launch in self.launches.started():
-                if not launch.alive:
-                    child = self._children.pop(launch.run, None)
-                    # It has ended, so that this takes away what is left of it. Asked before, it could end in between.
-                    self._settle(launch, child.wait() if child is not None else None)
+                child = self._children.get(launch.run)
+                # Of an own child what is left stays until it is asked; asked once, so that nothing happens in between.
+                code = child.poll() if child is not None else None
+                if code is None and (child is not None or launch.alive):
+                    continue
+                self._children.pop(launch.run, None)
+                self._settle(launch, code)
             waiting = self.launches.waiting()
             if self.machine is not None and self.training() is None:
                 if waiting:
