@@ -182,10 +182,12 @@ class TuneTab:
             )
         }
         try:
+            # First, so that a run whose end was not noted yet is looked at again.
+            unsettled = bool(queue.launches.started())
             runs = queue.runs.list(SHOWN)
             training, waiting = queue.training(), queue.launches.waiting()
             metrics = {run.id: queue.runs.metrics(run.id) for run in runs}
-            active = training is not None or bool(waiting) or any(run.status == "running" for run in runs)
+            active = unsettled or bool(waiting) or any(run.status == "running" for run in runs)
             known = {run.id for run in runs}
             if chosen not in known:
                 chosen = training or (runs[0].id if runs else None)

@@ -101,14 +101,14 @@ def test_a_killed_and_a_paused_run_end_as_one_that_was_left_alone(queue: Queue, 
     assert writer is not None and queue.training() == run.id
     assert os.getsid(writer[0]) == writer[0] != os.getsid(0)  # it does not end with whoever started it
     os.kill(writer[0], signal.SIGKILL)
-    until(queue, lambda: status(queue, run) not in ("running", "queued"))
+    until(queue, lambda: not queue.launches.started())
     killed = queue.runs.one(run.id)
     assert killed.status == "failed" and "memory" in (killed.sentence or "") and "resume" in (killed.sentence or "")
     queue.resume(run.id)
     until(queue, lambda: trained(queue, run))
     queue.pause(run.id)
-    until(queue, lambda: queue.training() is None)
-    assert queue.runs.one(run.id).sentence == "Paused; resume it to go on." and status(queue, run) == "paused"
+    until(queue, lambda: status(queue, run) == "paused")
+    assert queue.runs.one(run.id).sentence == "Paused; resume it to go on." and queue.training() is None
     assert (Path(run.folder) / "sft" / "state.pt").is_file()
     queue.resume(run.id)
     until(queue, lambda: status(queue, run) == "done")
@@ -164,7 +164,7 @@ def test_ended_early_it_keeps_what_it_has_learnt(queue: Queue, data: Path) -> No
         queue.keep(run.id)
     until(queue, lambda: trained(queue, run))
     queue.keep(run.id)
-    until(queue, lambda: queue.training() is None)
+    until(queue, lambda: not queue.launches.started())
     ended = queue.runs.one(run.id)
     assert ended.status == "done" and "ended early" in (ended.sentence or "")
     (stage,) = queue.runs.stages(run.id)
