@@ -30,6 +30,7 @@ from finetune.world.details import with_details
 from finetune.world.questions import draw
 from finetune.world.render import render
 from finetune.world.scene import Scene
+from finetune.world.steps import STEPS as KINDS_OF_STEPS
 from finetune.world.thoughts import (
     BESIDE_DETAILS,
     SIMPLE_PICTURE,
@@ -43,7 +44,6 @@ from finetune.world.thoughts import (
     talk_problem,
     turn_of,
 )
-from finetune.world.thoughts import STEPS as KINDS_OF_STEPS
 
 ROW_LENGTHS = (64, 80, 96, 112, 128, 160, 192)
 """Tokens of a row: for each batch the length with which its conversations leave the least unused."""

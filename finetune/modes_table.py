@@ -38,7 +38,8 @@ from finetune.scoring import right
 from finetune.world.clips import encode_clip
 from finetune.world.details import detail_box, with_details
 from finetune.world.scene import make_scene
-from finetune.world.thoughts import SIMPLE_VIDEO, STEPS, Group, Problem, detail_problem, simple_problem, step_problem
+from finetune.world.steps import STEPS
+from finetune.world.thoughts import SIMPLE_VIDEO, Group, Problem, detail_problem, simple_problem, step_problem
 
 MAX_TOKENS = 256
 SIMPLE_EACH, DETAIL_EACH = 4, 2
