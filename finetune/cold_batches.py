@@ -179,13 +179,10 @@ class ColdBatches(Batches):
             if talk.turn.look is not None
         }
         batch = self.pack_modes(planned.media, talks, pixels, grid, fps, shown)
-        if not planned.detailed:  # what lies under a detail is in no label
-            times = (
-                np.zeros(1)
-                if setting.still
-                else sampled_times(setting.duration, setting.video_fps, setting.sampling)[0]
-            )
-            batch.truth = batch_labels([token_labels(scene, times, setting.size) for scene in scenes])
+        times = np.zeros(1)
+        if not setting.still:
+            times = sampled_times(setting.duration, setting.video_fps, setting.sampling)[0]
+        batch.truth = batch_labels([token_labels(scene, times, setting.size) for scene in scenes])
         return batch
 
     # -- what is asked ----------------------------------------------------------------------------------------------

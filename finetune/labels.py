@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.world.details import detail_box
 from finetune.world.render import box, letter_centres, render_labels
 from finetune.world.scene import BACKGROUNDS, COLOURS, LETTERS, MOTIONS, SHAPES, TEXTURES, Scene, Thing
 
@@ -45,6 +46,7 @@ TOKEN_TARGETS = {
     "right": len(CHARACTERS) + 1,
     "place": 5,  # which character of the text is the first of this token
     "texture": len(TEXTURES),
+    "detail": 3,  # too small to be read: a text, a shape; the last: none
     **dict.fromkeys(_SIDES, BINS),  # the box of the thing here, if it rests before a camera that does
 }
 
@@ -112,7 +114,28 @@ def token_labels(scene: Scene, times: np.ndarray, size: tuple[int, int]) -> dict
             at = row * columns + column
             out["left" if x % TOKEN < TOKEN / 2 else "right"][:, at] = CHARACTERS.index(letter)
             out["place"][:, at] = number
+    if scene.details:
+        _label_details(scene, size, out)
     return {name: values.reshape(-1) for name, values in out.items()}
+
+
+def _label_details(scene: Scene, size: tuple[int, int], out: dict[str, np.ndarray]) -> None:
+    """Where a detail is, says that it is there and nothing else: what else is under it is not told from it."""
+    height, width = size
+    columns = width // TOKEN
+    names = ("text", "shape")
+    touched, here = [], {}
+    for detail in scene.details:
+        left, top, right, bottom = (int(side // TOKEN) for side in detail_box(scene, detail, size))
+        touched += [row * columns + column for row in range(top, bottom + 1) for column in range(left, right + 1)]
+        across, down = detail.x / scene.size[0] * width, detail.y / scene.size[1] * height
+        here[int(down // TOKEN) * columns + int(across // TOKEN)] = names.index("text" if detail.text else "shape")
+    for values in out.values():
+        values[:, touched] = IGNORE
+    out["detail"][:] = len(names)
+    out["detail"][:, touched] = IGNORE
+    for at, what in here.items():
+        out["detail"][:, at] = what
 
 
 def batch_labels(made: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:

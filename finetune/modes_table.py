@@ -1,4 +1,5 @@
-"""What the modes are worth: accuracy and tokens of each mode on each kind of question, on held-out clips of the world.
+"""What the modes are worth: accuracy and tokens of each mode on each kind of question, on held-out clips of the world;
+how often auto decides to think, and how often an answer goes round in circles (report, table 7).
 
 Every question is asked in every mode, greedily, by the loop that serves answers (engine.reasoning.loop), so that the
 differences between modes are of the same questions."""
@@ -34,6 +35,7 @@ from engine.video.types import TOKEN_SIDE
 from finetune.errors import FinetuneError
 from finetune.evaluate import OFFSET, encode_held_out, held_out_scene
 from finetune.intervals import Estimate, paired, share
+from finetune.rewards import repeats
 from finetune.scoring import right
 from finetune.world.clips import encode_clip
 from finetune.world.details import detail_box, with_details
@@ -41,6 +43,7 @@ from finetune.world.scene import make_scene
 from finetune.world.steps import STEPS
 from finetune.world.thoughts import SIMPLE_VIDEO, Group, Problem, detail_problem, simple_problem, step_problem
 
+FACTS = "modes.json"
 MAX_TOKENS = 256
 SIMPLE_EACH, DETAIL_EACH = 4, 2
 """Questions of one fact about a clip, and about a clip with details."""
@@ -71,6 +74,7 @@ class Told:
     chose: str  # by auto: think or no_think; empty in the other modes
     overlap: float | None  # of the box looked at with the one that would have been best, 0 where nothing was looked at
     holds: bool | None  # whether the box holds the whole detail
+    repeating: bool  # it went round in circles: the guard ended it, or the tighter rule for short answers says so
     raw: str
 
 
@@ -181,6 +185,7 @@ class Table:
             chose,
             _overlap(box, problem.look) if looked and problem.look is not None else None,
             _holds(box, detail) if looked and detail is not None else None,
+            any("repeated itself" in note for note in done.notes) or repeats(done.raw_text, MAX_TOKENS),
             done.raw_text,
         )
 
@@ -238,6 +243,11 @@ def report(told: Sequence[Told]) -> dict[str, Any]:
         group: _estimate(sum(t.chose == "think" for t in several), len(several))
         for group in groups
         if (several := [t for t in told if t.group == group and t.mode == "auto"])
+    }
+    facts["repeating"] = {
+        mode: _estimate(sum(t.repeating for t in several), len(several))
+        for mode in MODE_NAMES
+        if (several := [t for t in told if t.mode == mode])
     }
     if looked:
         facts["boxes"] = {
@@ -321,6 +331,10 @@ def table(facts: dict[str, Any]) -> str:
         for group, r in facts["auto_thinks"].items()
     )
     text += f"\nAuto chose to think: {chosen}.\n"
+    circling = ", ".join(
+        f"{names[mode]} {r['value']:.1%} ({r['low']:.1%}–{r['high']:.1%})" for mode, r in facts["repeating"].items()
+    )
+    text += f"\nOf the answers, so many went round in circles: {circling}.\n"
     if boxes := facts.get("boxes"):
         held = boxes["hold_the_detail"]
         text += (
@@ -351,14 +365,20 @@ def measure(folder: Path, clips: int, seed: int = 0, processes: int = 1, out: Pa
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
             parts = [pool.submit(_part_of, folder, clips, seed, (n, processes)) for n in range(processes)]
             told = [one for part in parts for one in part.result()]
-    where = out or folder
-    facts = {
+    about = {
         "command": f"python -m finetune modes {folder} --clips {clips} --seed {seed}",
         "clips": clips,
         "seed": seed,
         "minutes": round((time.monotonic() - began) / 60, 1),
-        **report(told),
     }
+    return write(told, about, out or folder)
+
+
+def write(told: Sequence[Told], about: dict[str, Any], where: Path) -> str:
+    """Write what was answered and the figures into a folder; `about` says how it was measured. The tables.
+
+    Raises FinetuneError where the folder cannot be written."""
+    facts = {**about, **report(told)}
     try:
         where.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(asdict(t), ensure_ascii=False) + "\n" for t in told]
@@ -366,7 +386,7 @@ def measure(folder: Path, clips: int, seed: int = 0, processes: int = 1, out: Pa
         (where / "modes.md").write_text(table(facts), "utf-8")
         scratch = where / ".modes.part"
         scratch.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(scratch, where / "modes.json")
+        os.replace(scratch, where / FACTS)
     except OSError as error:
         raise FinetuneError(f"The tables cannot be written to {where} ({error}); give another --out.") from error
     return table(facts)

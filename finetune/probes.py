@@ -30,10 +30,11 @@ DECODER_WEIGHTS = {
     "second": 2.0,
     "clock": 0.5,
     "texture": 0.5,
+    "detail": 2.0,
     **dict.fromkeys(("x1", "y1", "x2", "y2"), 0.3),
 }
 
-_COMMON = {"colour": 0.1, "character": 0.05, "left": 0.05, "right": 0.05, "event": 0.1}
+_COMMON = {"colour": 0.1, "character": 0.05, "left": 0.05, "right": 0.05, "event": 0.1, "detail": 0.1}
 """Targets whose last value means that nothing is there. It is met nearly everywhere: this is its weight."""
 
 

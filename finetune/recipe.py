@@ -108,6 +108,7 @@ class Stage:
 @dataclass(frozen=True)
 class Evaluation:
     clips: int = 0  # held-out clips of the world after each stage; 0: none
+    modes: int = 0  # held-out clips asked about in every mode after each stage; 0: none
     final: int = 0  # after the last stage, with the blind baseline; 0: the model is not released
 
 

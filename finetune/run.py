@@ -25,7 +25,7 @@ import threading
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,7 +35,7 @@ from transformers.utils import logging as library_logging
 
 from engine.keye import KeyeProcessor
 from engine.keye.loading import load_config, load_model
-from finetune import evaluate
+from finetune import evaluate, modes_table
 from finetune.card import release, write_card
 from finetune.data.cache import FrameStore
 from finetune.errors import FinetuneError
@@ -47,6 +47,8 @@ from finetune.run_report import write_report
 from finetune.shape import new_checkpoint
 from finetune.stages.reading import BESIDE, Start
 from finetune.trainer import Log, Progress, Trainer, stop_on_signals
+
+_T = TypeVar("_T")
 
 RUNNABLE = ("vision", "alignment", "multitask", "annealing", "sft", "mpo", "cold_start", "rl", "align")
 
@@ -304,6 +306,13 @@ def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
     """Accuracy on held-out clips after a part or stage, where the recipe wants it and there is a model."""
     if recipe.evaluate.clips and (folder / "model").exists() and not (folder / "evaluation.json").is_file():
         _measure(folder / "model", recipe.evaluate.clips, False, [folder], accelerator)
+    if recipe.evaluate.modes and (folder / "model").exists() and not (folder / modes_table.FACTS).is_file():
+        share = (accelerator.process_index, accelerator.num_processes)
+        told = _together(modes_table.Table(folder / "model").run(recipe.evaluate.modes, part=share), accelerator)
+        if accelerator.is_main_process:
+            command = f"python -m finetune modes MODEL --clips {recipe.evaluate.modes}"
+            modes_table.write(told, {"command": command, "clips": recipe.evaluate.modes, "seed": 0}, folder)
+        accelerator.wait_for_everyone()
 
 
 def _release(recipe: Recipe, out: Path, model: Path, accelerator: Accelerator) -> None:
@@ -322,17 +331,22 @@ def _release(recipe: Recipe, out: Path, model: Path, accelerator: Accelerator) -
 def _measure(model: Path, clips: int, blind: bool, folders: list[Path], accelerator: Accelerator) -> None:
     """Ask about held-out clips, which the processes share, and write the evaluation into the folders."""
     share = (accelerator.process_index, accelerator.num_processes)
-    asked = evaluate.run(evaluate.Answerer(model), clips, blind=blind, share=share)
-    everything = [asked]
-    if accelerator.num_processes > 1:
-        everything = [[] for _ in range(accelerator.num_processes)]
-        dist.all_gather_object(everything, asked)
+    asked = _together(evaluate.run(evaluate.Answerer(model), clips, blind=blind, share=share), accelerator)
     if accelerator.is_main_process:
         command = f"python -m finetune evaluate MODEL --clips {clips}{'' if blind else ' --no-blind'}"
         about = {"command": command, "clips": clips, "seed": 0}
         for folder in folders:
-            evaluate.write_evaluation([one for several in everything for one in several], about, folder)
+            evaluate.write_evaluation(asked, about, folder)
     accelerator.wait_for_everyone()
+
+
+def _together(own: list[_T], accelerator: Accelerator) -> list[_T]:
+    """What all processes have, in the order of the processes."""
+    everything = [own]
+    if accelerator.num_processes > 1:
+        everything = [[] for _ in range(accelerator.num_processes)]
+        dist.all_gather_object(everything, own)
+    return [one for several in everything for one in several]
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

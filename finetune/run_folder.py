@@ -1,7 +1,7 @@
 """What a run has left in its folder, read so that nothing missing, half-written or foreign stops the reading.
 
 recipe.json machine.json log.jsonl evaluation.json
-STAGE[/PART]/done.json evaluation.json answers.jsonl
+STAGE[/PART]/done.json evaluation.json answers.jsonl modes.json
 STAGE/evaluation.json                      of a stage whose parts were averaged"""
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Part:
     log: list[dict[str, Any]] = field(default_factory=list)  # by step, ascending
     evaluation: dict[str, Any] | None = None
     answers: Answers | None = None
+    modes: dict[str, Any] | None = None  # what finetune.modes_table measured
 
     @property
     def title(self) -> str:
@@ -130,6 +131,7 @@ def _parts(
         part.done = _json(root / "done.json", problems)
         part.evaluation = _measured(_json(root / "evaluation.json", problems))
         part.answers = _answers(root, problems)
+        part.modes = _json(root / "modes.json", problems)
     return found
 
 

@@ -34,6 +34,7 @@ def page(facts: dict[str, Any]) -> str:
         _ladder(facts),
         _kinds(facts),
         _groups(facts),
+        _modes(facts),
         _merged(facts),
         _curves(facts),
         _times(facts),
@@ -218,6 +219,38 @@ def _row(
         shown.append(f'<td class="kb-peer">{"–" if value is None else _percent(value)}</td>')
     shown.append(f"<td>{'' if asked is None else f'{asked:,}'}</td>")
     return f'<tr class="{css}">{"".join(shown)}</tr>' if css else f"<tr>{''.join(shown)}</tr>"
+
+
+_MODES = {"auto": "auto", "think": "think", "no_think": "direct", "think_with_image": "with the image"}
+
+
+def _modes(facts: dict[str, Any]) -> str:
+    """What each mode was worth after each stage, how often auto thought, and how often answers went in circles."""
+    if not facts["modes"]:
+        return ""
+
+    def cell(row: Mapping[str, Any] | None, tokens: bool = False) -> str:
+        if row is None:
+            return "<td>–</td>"
+        more = f" · {row['tokens']:.0f} tokens" if tokens else ""
+        return f"<td>{_percent(row['accuracy'])}<br><small>{_range(row)}{more}</small></td>"
+
+    lines = []
+    for stage, told in facts["modes"].items():
+        for title, rows in told["right"].items():
+            cells = "".join(cell(rows.get(mode), tokens=True) for mode in _MODES)
+            lines.append(f"<tr><th scope='row'>{text(stage)}</th><td>{text(title)}</td>{cells}</tr>")
+        circling = "".join(cell(told["repeating"].get(mode)) for mode in _MODES)
+        lines.append(f"<tr><th scope='row'>{text(stage)}</th><td>went round in circles</td>{circling}</tr>")
+        for title, row in told["auto_thinks"].items():
+            thought = cell(row) + "<td></td>" * (len(_MODES) - 1)
+            lines.append(f"<tr><th scope='row'>{text(stage)}</th><td>auto thought: {text(title)}</td>{thought}</tr>")
+    return (
+        f"<h2>The modes</h2>{table(['After', 'Questions', *_MODES.values()], lines)}"
+        '<p class="kb-note">Percent right with the 95 % interval and the mean number of tokens written, each question '
+        "asked in every mode; of answers that went round in circles, and of questions that auto chose to think about, "
+        "the percentage.</p>"
+    )
 
 
 def _merged(facts: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.reasoning.modes import MODE_NAMES
 from finetune.errors import FinetuneError
 from finetune.groups import COUNTED
 from finetune.intervals import Estimate, difference, mean, paired, share
@@ -73,6 +74,7 @@ def report_facts(run: RunFolder) -> dict[str, Any]:
         "after": after,
         "checks": checks,
         "baselines": _baselines(checks),
+        "modes": {part.title: told for part in run.parts if (told := _modes(part.modes))},
         "merged": {w.stage: _against(run, w) for w in run.wholes.values() if w.kind == "annealing" and w.evaluation},
         "curves": {part.title: _curve(part) for part in run.parts if part.log},
         "recipe": run.recipe,
@@ -210,6 +212,41 @@ def _rows(table: Any) -> dict[str, dict[str, Any]]:
                 "floor": number(row.get("floor")),
             }
     return out
+
+
+_MODE_ROWS = {"simple": "one fact", "steps": "several steps", "detail": "too small to be seen"}
+
+
+def _modes(facts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Of each mode how often it was right on each group of questions, how many tokens it took and how often it went
+    round in circles; and on which share of each group auto decided to think. Empty where nothing makes sense."""
+    facts = facts or {}
+
+    def counts(table: Any, name: str) -> dict[str, float] | None:
+        row = table.get(name) if isinstance(table, Mapping) else None
+        if not isinstance(row, Mapping):
+            return None
+        total, hits = whole(row.get("questions")), whole(row.get("right"))
+        if not 0 <= hits <= total or not total:
+            return None
+        return {"questions": total, **_facts(share(hits, total)), "tokens": number(row.get("tokens")) or 0.0}
+
+    groups = facts.get("groups")
+    told = {
+        title: {mode: row for mode in MODE_NAMES if (row := counts(groups.get(group), mode))}
+        for group, title in _MODE_ROWS.items()
+        if isinstance(groups, Mapping)
+    }
+    told = {title: rows for title, rows in told.items() if rows}
+    if not told:
+        return {}
+    return {
+        "right": told,
+        "repeating": {mode: row for mode in MODE_NAMES if (row := counts(facts.get("repeating"), mode))},
+        "auto_thinks": {
+            title: row for group, title in _MODE_ROWS.items() if (row := counts(facts.get("auto_thinks"), group))
+        },
+    }
 
 
 def _last_of_each(run: RunFolder) -> dict[str, str]:

@@ -12,9 +12,11 @@ from finetune.world.scene import COLOURS, LETTERS, SHAPES, WORDS, Camera, Detail
 TEXT_PIXELS, SHAPE_PIXELS = 4.0, 5.0
 """Heights of a detail in the frame as the model sees it: no letter and no outline can be told there."""
 
-LOOK, STEP = 40, 8
+LOOK, STEP = 40, 24
 """Side of the part that is looked at, and the steps in which it is placed, in pixels of the frame as the model sees
-it. Cut out of a file of four times that size it is as large as a whole frame, and a letter as high as usual."""
+it. Cut out of a file of four times that size it is as large as a whole frame, and a letter as high as usual. Two
+neighbouring parts have more in common than a detail is wide, so that one of them holds it; a model that reads places
+from tokens of 28 pixels tells them apart, and would not tell finer steps."""
 
 _ROOM = 0.05  # around a detail, in units of the shorter side
 

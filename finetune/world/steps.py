@@ -1,7 +1,7 @@
 """The kinds of questions that take several steps: what fills their phrase, what a thought needs to say, and the answer.
 
 A thought holds only the facts that its question needs, each of them one that is answered well alone, and then the step
-from these to the answer."""
+from these to the answer. So a number is said as it is seen: to list what is counted is harder."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Traced(NamedTuple):
     phrases: str
 
 
-# -- groups of things and their numbers -----------------------------------------------------------------------------
+# -- numbers of things -----------------------------------------------------------------------------
 
 
 class _Group(NamedTuple):
     name: str  # as asked for: stars, red shapes
     word: str  # the answer that names it, or nothing
-    members: tuple[str, ...]  # from left to right, each by what the group does not say
+    number: int
 
     @property
     def fact(self) -> str:
-        return f"{_capital(self.name)}: {', '.join(self.members) or 'none'}, {len(self.members)}."
+        return f"{_capital(self.name)}: {self.number}."
 
 
 def _capital(text: str) -> str:
@@ -47,15 +47,15 @@ def _capital(text: str) -> str:
 
 def _of_shape(scene: Scene, shape: str, say: Speech) -> _Group:
     name = say.group(shape=shape)
-    return _Group(name, say.sentence(name), tuple(t.colour for t in scene.things if t.shape == shape))
+    return _Group(name, say.sentence(name), sum(t.shape == shape for t in scene.things))
 
 
 def _of_colour(scene: Scene, colour: str, say: Speech) -> _Group | None:
     """None of a colour that something turns to or from."""
     if any(t.event == "turns" and colour in (t.colour, t.turned) for t in scene.things):
         return None
-    members = tuple(t.shape for t in scene.things if t.colour == colour)
-    return _Group(say.group(colour=colour), say.colour(colour), members)
+    number = sum(t.colour == colour for t in scene.things)
+    return _Group(say.group(colour=colour), say.colour(colour), number)
 
 
 def _some(scene: Scene, rng: random.Random, say: Speech, by_shape: bool) -> _Group | None:
@@ -83,7 +83,7 @@ def _sum(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     groups = _several(scene, rng, say, 2 if rng.random() < 0.5 else 3)
     if groups is None:
         return None
-    numbers = [len(group.members) for group in groups]
+    numbers = [group.number for group in groups]
     step = f"{' plus '.join(map(str, numbers))} is {sum(numbers)}."
     return Traced(
         {"groups": say.join([group.name for group in groups])},
@@ -101,7 +101,7 @@ def _more(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     groups = _several(scene, rng, say, 2)
     if groups is None:
         return None
-    (one_, other), (a, b) = groups, [len(group.members) for group in groups]
+    (one_, other), (a, b) = groups, [group.number for group in groups]
     if a == b == 0 or (a == b and rng.random() < 0.5):
         return None
     words = {"group": one_.name, "other": other.name}
@@ -115,9 +115,9 @@ def _most(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     groups = _several(scene, rng, say, 3)
     if groups is None:
         return None
-    ranked = sorted(groups, key=lambda group: -len(group.members))
-    most = len(ranked[0].members)
-    if most == len(ranked[1].members):
+    ranked = sorted(groups, key=lambda group: -group.number)
+    most = ranked[0].number
+    if most == ranked[1].number:
         return None
     names = [group.name for group in groups]
     return Traced(
@@ -134,9 +134,9 @@ def _arithmetic(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     for _ in range(20):
         draw = rng.random()
         if draw < 0.25:
-            group: _Group | None = _Group("shapes", "", tuple(t.shape for t in scene.things))
+            group: _Group | None = _Group("shapes", "", len(scene.things))
         elif draw < 0.4 and not scene.still:
-            left = tuple(t.shape for t in scene.things if t.visible(scene.duration))
+            left = sum(t.visible(scene.duration) for t in scene.things)
             group = _Group("shapes at the end", "", left)
         else:
             group = _some(scene, rng, say, rng.random() < 0.6)
@@ -150,14 +150,13 @@ def _arithmetic(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     chosen = [rng.choice(_OPERATIONS) for _ in groups[1:]]
     if chosen[-1] == "times" and len(chosen) == 2:  # from left to right it would be read in two ways
         chosen[-1] = "plus"
-    value = len(groups[0].members)
+    value = groups[0].number
     expression, steps = f"the number of {groups[0].name}", []
     for operation, group in zip(chosen, groups[1:], strict=True):
-        number = len(group.members)
-        before, value = value, _worked(operation, value, number)
+        before, value = value, _worked(operation, value, group.number)
         if not 0 <= value <= MOST:
             return None
-        steps.append(f"{before} {operation} {number} is {value}.")
+        steps.append(f"{before} {operation} {group.number} is {value}.")
         expression += f" {operation} the number of {group.name}"
     return Traced({"expression": expression}, _facts(groups, " ".join(steps)), say.number(value), "arithmetic")
 
@@ -251,17 +250,14 @@ def _same(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
         reference = named
         what = thing.colour if by_colour else say.a(thing.shape)
         known = f"{_capital(reference)} is {what}."
-    others = [t for t in scene.things if t is not thing]
-    if by_colour:
-        members = tuple(t.shape for t in others if t.colour == thing.colour)
-        group = _Group(f"other {say.group(colour=thing.colour)}", "", members)
-    else:
-        members = tuple(t.colour for t in others if t.shape == thing.shape)
-        group = _Group(f"other {say.group(shape=thing.shape)}", "", members)
-    if not members and rng.random() < 0.6:  # else nothing would nearly always be right
+    group = _of_colour(scene, thing.colour, say) if by_colour else _of_shape(scene, thing.shape, say)
+    assert group is not None  # nothing turns
+    others = group.number - 1
+    if not others and rng.random() < 0.6:  # else nothing would nearly always be right
         return None
     phrases = "same_colour" if by_colour else "same_shape"
-    return Traced({"the": reference}, f"{known} {group.fact}", say.number(len(members)), phrases)
+    thought = f"{known} {group.fact} {group.number} minus 1 is {others}."
+    return Traced({"the": reference}, thought, say.number(others), phrases)
 
 
 STEPS: dict[str, Callable[[Scene, random.Random, Speech], Traced | None]] = {

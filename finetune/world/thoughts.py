@@ -24,7 +24,7 @@ from finetune.world.details import look_at
 from finetune.world.questions import MAKERS, PICTURE_KINDS, VIDEO_KINDS, Question, small_talk
 from finetune.world.scene import Scene
 from finetune.world.speech import SPEECH, Language, Speech
-from finetune.world.steps import STEP_WEIGHTS, STEPS
+from finetune.world.steps import MOST, STEP_WEIGHTS, STEPS
 
 Group = Literal["simple", "steps", "detail", "talk"]
 """One look is enough; several facts are needed; it is too small for the frames; it is not about a clip."""
@@ -128,14 +128,25 @@ def simple_problem(
     words = {"video": say.video(scene, rng, plain), **made.words}
     phrases = say.phrases[made.phrases or kind]
     text = say.ask(phrases[0] if plain else rng.choice(phrases), words)
-    about = made.words.get("the", "")
-    if about and "other" in made.words:
-        about += f" and {made.words['other']}"
-    thought = f"The question is about {about or 'all of it'}. I look at {'it' if 'other' not in words else 'both'}."
-    if len(made.answer.split()) <= 3 and "<" not in made.answer:
-        thought += f" {made.answer}"
+    thought = _one_fact(kind, made.words, made.answer, say) if language == "en" else ""
     text = text if plain else _typed(text, rng, say)
     return Problem(kind, "simple", text, made.answer, thought, language)
+
+
+_ABOUT = {"count": "shapes", "count_end": "shapes at the end", "background": "the background", "text": "the text"}
+_LONGEST = 3  # words of an answer that a thought gives away
+
+
+def _one_fact(kind: str, words: dict[str, str], answer: str, say: Speech) -> str:
+    """What a question is about and the fact, as a thought of several steps says it."""
+    about = _ABOUT.get(kind) or next((words[name] for name in ("the", "group", "a") if name in words), "all")
+    if "other" in words:
+        about += f" and {words['other']}"
+    about = about[0].upper() + about[1:]
+    said = answer.rstrip(".")
+    if kind in ("count", "count_of", "count_end"):
+        said = str(next(n for n in range(MOST + 1) if say.number(n) == answer))
+    return f"{about}: {said}." if len(said.split()) <= _LONGEST and "<" not in said else f"{about}."
 
 
 def plain_problem(question: Question) -> Problem:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,41 +48,51 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """`python -m app` as a user starts it."""
-    data, port = tmp_path_factory.mktemp("data"), free_port()
-    log = (data / "app.log").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "--port", str(port), "--data", str(data)],
-        cwd=ROOT,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                pytest.fail(f"the app ended: {(data / 'app.log').read_text()}")
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                import time
-
-                time.sleep(0.2)
-        yield Site(url, data)
-    finally:
-        process.send_signal(signal.SIGINT)
+def started(data: Path) -> Iterator[Site]:
+    """`python -m app` as a user starts it, over this folder; it is interrupted at the end, and must not have failed."""
+    port = free_port()
+    with (data / "app.log").open("a+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "--port", str(port), "--data", str(data)],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        url = f"http://127.0.0.1:{port}"
         try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            pytest.fail("the app did not end when it was interrupted")
-        log.close()
+            for _ in range(1500):
+                if process.poll() is not None:
+                    pytest.fail(f"the app ended: {(data / 'app.log').read_text()}")
+                try:
+                    urllib.request.urlopen(url, timeout=5).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield Site(url, data)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(120)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                pytest.fail("the app did not end when it was interrupted")
     text = (data / "app.log").read_text()
     assert "Traceback" not in text, text
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One page for all tests that do not count what the others left in it."""
+    yield from started(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Iterator[Site]:
+    """A page of its own, for tests that change what is served or count all that was collected."""
+    data = tmp_path / "data"
+    data.mkdir()
+    yield from started(data)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from engine.runtime.adapters import adapter_name
 from finetune.feedback import Runs, Store
-from tests.e2e.conftest import PATIENCE, ROOT, Site, free_port, open_page
+from tests.e2e.conftest import PATIENCE, Site, open_page, started
 from tests.models import trained_adapter
 
 expect.set_options(timeout=PATIENCE)
@@ -29,7 +23,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_site(tmp_path: Path, adapter: Path) -> Iterator[Site]:
+def site_with_a_run(tmp_path: Path, adapter: Path) -> Iterator[Site]:
     """A page of its own: what is served must not change under other tests. Its store knows one run."""
     data = tmp_path / "data"
     Store(data / "studio.sqlite").close()
@@ -40,33 +34,6 @@ def own_site(tmp_path: Path, adapter: Path) -> Iterator[Site]:
     runs.finished(run.id, "done")
     runs.close()
     yield from started(data)
-
-
-def started(data: Path) -> Iterator[Site]:
-    port = free_port()
-    with (data / "app.log").open("a+") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "--port", str(port), "--data", str(data)],
-            cwd=ROOT,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(1500):
-                assert process.poll() is None, (data / "app.log").read_text()
-                try:
-                    urllib.request.urlopen(url, timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            yield Site(url, data)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(120)
-    text = (data / "app.log").read_text()
-    assert "Traceback" not in text, text
 
 
 def ask(page: Page, question: str) -> str:
@@ -83,9 +50,9 @@ def ask(page: Page, question: str) -> str:
     return facts.last.inner_text()
 
 
-def test_compare_blind_promote_ask_roll_back(context: BrowserContext, own_site: Site, adapter: Path) -> None:
+def test_compare_blind_promote_ask_roll_back(context: BrowserContext, site_with_a_run: Site, adapter: Path) -> None:
     name = adapter_name(adapter)
-    page = open_page(context, own_site.url)
+    page = open_page(context, site_with_a_run.url)
     assert name not in ask(page, "How many shapes are there?")
     page.get_by_role("tab", name="Models").click()
     expect(page.locator("#kp-now")).to_contain_text("keye-nano")
@@ -112,7 +79,7 @@ def test_compare_blind_promote_ask_roll_back(context: BrowserContext, own_site: 
     expect(summary).to_contain_text("sign test")
     expect(page.locator("#kp-pair")).to_contain_text(name)  # it is told now
 
-    store = Store(own_site.data / "studio.sqlite")
+    store = Store(site_with_a_run.data / "studio.sqlite")
     trial = store.trials.newest()
     assert trial is not None
     said = [p.verdict for p in store.trials.pairs(trial.id)]

@@ -7,12 +7,12 @@ import json
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from app.library import Library
 from engine.video import describe_video
 from finetune.feedback import Runs, Store
-from tests.e2e.conftest import PATIENCE, ROOT, Site
+from tests.e2e.conftest import PATIENCE, ROOT, Site, open_page
 
 expect.set_options(timeout=PATIENCE)
 
@@ -54,7 +54,9 @@ def fill(page: Page, name: str, numbers: str) -> None:
     page.locator("#kt-numbers").locator("input, textarea").fill(numbers)
 
 
-def test_corrections_become_a_model_that_can_be_paused_and_resumed(page: Page, site: Site) -> None:
+def test_corrections_become_a_model_that_can_be_paused_and_resumed(context: BrowserContext, own_site: Site) -> None:
+    site = own_site
+    page = open_page(context, site.url)
     open_tab(page)
     page.locator("#kt-start").click()
     expect(page.locator("#kt-offer")).to_contain_text("There is nothing to learn from yet")

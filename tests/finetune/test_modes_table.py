@@ -18,7 +18,7 @@ DIRECT, THINKS = "no_think", "think"
 def told(question: int, mode: str, right: bool, tokens: int, group: Group = "steps", **more: object) -> Told:
     facts = {
         "clip": 0, "kind": "sum", "text": "?", "truth": "Two.", "answer": "Two." if right else "One.",
-        "thought_tokens": tokens - 2, "chose": "", "overlap": None, "holds": None, "raw": "",
+        "thought_tokens": tokens - 2, "chose": "", "overlap": None, "holds": None, "repeating": False, "raw": "",
     }  # fmt: skip
     return Told(
         **{**facts, "question": question, "mode": mode, "right": right, "tokens": tokens, "group": group, **more}
@@ -26,7 +26,9 @@ def told(question: int, mode: str, right: bool, tokens: int, group: Group = "ste
 
 
 def test_the_figures_of_a_small_table() -> None:
-    answers = [told(n, DIRECT, n < 2, 2) for n in range(8)] + [told(n, THINKS, n < 6, 30 + n) for n in range(8)]
+    answers = [told(n, DIRECT, n < 2, 2, repeating=n == 7) for n in range(8)] + [
+        told(n, THINKS, n < 6, 30 + n) for n in range(8)
+    ]
     answers += [told(n, "auto", n < 6, 40, chose=THINKS if n < 7 else DIRECT) for n in range(8)]
     answers += [
         told(20 + n, "think_with_image", n == 0, 50, "detail", kind="tiny_text", overlap=0.5 * n, holds=n == 1)
@@ -43,6 +45,9 @@ def test_the_figures_of_a_small_table() -> None:
     assert difference["value"] == 0.5 and 0 < difference["low"] < 0.5 < difference["high"] < 1
     assert facts["auto_thinks"]["steps"] | {"low": 0, "high": 0} == {
         "questions": 8, "right": 7, "value": 0.875, "low": 0, "high": 0,
+    }  # fmt: skip
+    assert {mode: row["value"] for mode, row in facts["repeating"].items()} == {
+        "auto": 0.0, THINKS: 0.0, DIRECT: 0.125, "think_with_image": 0.0,
     }  # fmt: skip
     assert facts["boxes"]["mean_overlap"] == 0.25 and facts["boxes"]["hold_the_detail"]["right"] == 1
     assert facts["differences"]["thinking − direct, one fact"] is None

@@ -144,9 +144,32 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path, there: bool) -> 
         write_report(tmp_path / "x")
 
 
+def test_what_the_modes_were_worth_after_each_stage(tmp_path: Path) -> None:
+    made_up_run(tmp_path / "nano")
+    counts = {"no_think": (50, 40, 2.0), "think": (50, 45, 30.5)}
+    rows = {mode: {"questions": n, "right": hits, "tokens": tokens} for mode, (n, hits, tokens) in counts.items()}
+    told = {
+        "groups": {"steps": rows, "no group": rows},
+        "repeating": {"think": {"questions": 100, "right": 3}, "no_think": {"questions": 3, "right": 100}},
+        "auto_thinks": {"steps": {"questions": 50, "right": 49}, "simple": "often"},
+    }
+    (tmp_path / "nano/sft/modes.json").write_text(json.dumps(told), "utf-8")
+    facts, html = report(tmp_path / "nano")
+    (found,) = facts["modes"].values()
+    assert found["right"].keys() == {"several steps"} and found["auto_thinks"].keys() == {"several steps"}
+    low, high = wilson(45, 50)
+    thought = found["right"]["several steps"]["think"]
+    assert (thought["accuracy"], thought["tokens"]) == (0.9, 30.5)
+    assert (thought["low"], thought["high"]) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert found["repeating"] == {"think": found["repeating"]["think"]}  # more than were asked makes no sense
+    assert found["repeating"]["think"]["accuracy"] == 0.03
+    assert "<h2>The modes</h2>" in html and "went round in circles" in html and "30 tokens" in html
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
+        ("sft/modes.json", '{"groups": {"steps": 5}, "repeating": [], "auto_thinks": null}'),
         ("stage3/evaluation.json", "{"),
         ("stage3/evaluation.json", "[1]"),
         ("stage3/evaluation.json", '{"kinds": {"colour": {"questions": -1, "right": 5}, "b": 3, "c": {"right": "x"}}}'),

@@ -1,39 +1,17 @@
-"""Counting what a model does before questions, on answers that a test writes; and judges among the rules."""
+"""A judge among the rules that score an answer."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
 from engine.reasoning.modes import written
-from engine.runtime.base import Decoding, Message
-from finetune.behaviour import observe
+from engine.runtime.base import Message
 from finetune.bench.judge import JudgeError
 from finetune.queries import Query
 from finetune.rollouts import Rolled
 from finetune.scorer import Scorer
-from tests.reasoning.conftest import Scripted
 
 
-def query(reference: str = "Red.", kind: str = "colour") -> Query:
-    return Query("here", [Message("user", ("What colour?",))], reference, "exact", kind)
-
-
-def test_shares_are_counted_by_hand() -> None:
-    runtime: Any = Scripted(
-        [written("Red.", analysis="Hard.", thought="It is red.")],
-        [written("Red.", analysis="Easy.")],
-        ["Blue."],
-        ["red star, "] * 100,
-    )
-    found = observe(runtime, [query(), query(), query(), query(kind="shape")], "auto", Decoding(max_tokens=64))
-    assert (found.answers, found.right, found.formed, found.thinking, found.repeating) == (4, 2, 3, 1, 1)
-    assert found.by_kind == {"colour": [2, 3], "shape": [0, 1]}
-    facts = found.as_json()
-    assert facts["thinking"]["share"] == 0.25 and facts["repeating"]["count"] == 1
-    assert facts["thinking"]["low"] == pytest.approx(0.0456, abs=1e-4)  # Wilson's interval of 1 in 4
-    assert facts["thinking"]["high"] == pytest.approx(0.6994, abs=1e-4)
+def query() -> Query:
+    return Query("here", [Message("user", ("What colour?",))], "Red.", "exact", "colour")
 
 
 class Judge:
