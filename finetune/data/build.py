@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.video import Clip
-from finetune.data import ask, duplicates, grounding, makers, order, quality, similarity, transcript
+from finetune.data import ask, contamination, duplicates, grounding, makers, order, quality, similarity, transcript
 from finetune.data.ask import Asking
 from finetune.data.folder import read_folder
 from finetune.data.itemfile import read_items, write_items
@@ -21,7 +21,7 @@ from finetune.data.rowfile import CATEGORIES, Category, Example, RowFiles, to_ro
 from finetune.data.similarity import Encoder
 from finetune.errors import FinetuneError
 
-FILTERS = ("text", "media", "duplicates", "decontaminate", "similarity", "crops")
+FILTERS = ("text", "media", "duplicates", "decontaminate", "decontaminate-pairs", "similarity", "crops")
 ASKERS = ("ocr", "recaption")
 MAKERS = (
     "caption", "vqa", "read", "grounding", "interleaved", "reorder", "related", "transcript", "events", "plain",
@@ -45,6 +45,8 @@ class Plan:
     compared_frames: int = duplicates.FRAMES
     against: tuple[Path, ...] = ()
     encoder: Callable[[], Encoder] | None = None  # loaded when it is needed
+    like_image: float = contamination.IMAGE
+    like_text: float = contamination.TEXT
     threshold: float | None = None
     crop_threshold: float | None = None
     crop_share: float = 0.5
@@ -68,6 +70,10 @@ class Plan:
             raise FinetuneError("Numbers of frames must be at least 1.")
         needs = {
             "decontaminate": (bool(self.against), "the folder of a benchmark: --against DIR"),
+            "decontaminate-pairs": (
+                bool(self.against) and self.encoder is not None,
+                "the folder of a benchmark and an encoder: --against DIR --encoder DIR",
+            ),
             "similarity": (
                 self.encoder is not None and self.threshold is not None,
                 "an encoder and a threshold: --encoder DIR --threshold COSINE (-1 keeps all and shows the scores)",
@@ -86,6 +92,7 @@ def default_steps(plan: Plan) -> tuple[str, ...]:
     """All steps that a plan has what they need for."""
     steps: list[str] = ["text", "media", "duplicates"]
     steps += ["decontaminate"] if plan.against else []
+    steps += ["decontaminate-pairs"] if plan.against and plan.encoder else []
     steps += ["similarity"] if plan.encoder and plan.threshold is not None else []
     # What a model wrote is looked at like any other text.
     steps += ["ocr", "recaption", "text"] if plan.asking else []
@@ -155,6 +162,9 @@ class _Steps:
                 return duplicates.duplicates(items, self._hashes, plan.jaccard)
             case "decontaminate":
                 return duplicates.decontaminate(items, self._hashes, plan.against, plan.jaccard)
+            case "decontaminate-pairs":
+                limits = plan.like_image, plan.like_text
+                return contamination.decontaminate_pairs(items, plan.folder, self._encoder(), plan.against, *limits)
             case "similarity":
                 assert plan.threshold is not None  # checked before
                 return similarity.similarity(items, plan.folder, self._encoder(), plan.threshold)

@@ -22,7 +22,7 @@ STOPPED = 130  # exit code of a run that was stopped, as shells have it
 _ALONE: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     "text": (("text", "media"), "leave out bad texts and media that are broken or too small", ("quality",)),
     "duplicates": (("duplicates",), "leave out what looks like an earlier picture or video", ("hashes",)),
-    "decontaminate": (("decontaminate",), "leave out what a benchmark shows", ("hashes", "against")),
+    "decontaminate": (("decontaminate",), "leave out what a benchmark shows", ("hashes", "against", "encoder", "like")),
     "similarity": (("similarity",), "take captions from media that they do not fit", ("encoder", "threshold")),
     "ocr": (("ocr", "read"), "have the text in frames and pictures read by a model", ("model", "ocr")),
     "recaption": (("recaption", "caption"), "have videos and pictures described by a model", ("model", "recaption")),
@@ -43,8 +43,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="all steps, one after the other",
         description="Captions lie beside the media (a.mp4 with a.txt, a.json, a.srt or a.vtt) or in a captions.jsonl "
         "with file and text. Without --steps everything is done that the other options allow: --against "
-        "decontaminates, --encoder and --threshold filter by similarity, --model or --runtime has a model read frames "
-        "and write captions.",
+        "decontaminates (with --encoder also by features), --encoder and --threshold filter by similarity, --model or "
+        "--runtime has a model read frames and write captions.",
     )
     _common(build)
     build.add_argument("--steps", metavar="A,B,…", help="the steps in their order instead; one may stand there twice")
@@ -86,6 +86,24 @@ def _hashes(command: argparse.ArgumentParser) -> None:
 def _against(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--against", type=Path, action="append", default=[], metavar="DIR", help="folder of a benchmark's media; repeat"
+    )
+
+
+def _like(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--like-image",
+        type=float,
+        default=0.98,
+        metavar="COSINE",
+        help="with --against and --encoder: what is more similar to a benchmark's picture (default: 0.98, as "
+        "published)",
+    )
+    command.add_argument(
+        "--like-text",
+        type=float,
+        default=0.5,
+        metavar="COSINE",
+        help="and to what is said of it is left out (default: 0.5, as published)",
     )
 
 
@@ -142,6 +160,7 @@ _GROUPS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "quality": _quality,
     "hashes": _hashes,
     "against": _against,
+    "like": _like,
     "encoder": _encoder,
     "threshold": _threshold,
     "crops": _crops,
@@ -203,6 +222,8 @@ def _plan(args: argparse.Namespace, asking: Asking | None) -> Plan:
     named = {
         "jaccard": "jaccard",
         "compared_frames": "compared_frames",
+        "like_image": "like_image",
+        "like_text": "like_text",
         "threshold": "threshold",
         "crop_share": "crop_share",
         "crop_threshold": "crop_threshold",
@@ -222,6 +243,8 @@ def _plan(args: argparse.Namespace, asking: Asking | None) -> Plan:
     plan = replace(plan, frame_limits=tuple(int(min(n, 1e6)) for n in _numbers(given.get("frames", ""), "--frames")))
     if args.alone:
         steps = _ALONE[args.alone][0]
+        if args.alone == "decontaminate" and plan.encoder:
+            return replace(plan, steps=(*steps, "decontaminate-pairs"))
         return replace(plan, steps=("crops", *steps) if args.alone == "grounding" and plan.encoder else steps)
     if args.steps is not None:
         return replace(plan, steps=tuple(step.strip() for step in args.steps.split(",") if step.strip()))

@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
 from engine.keye import load_model
+from finetune.data.contamination import decontaminate_pairs
 from finetune.data.items import Item, Medium, Region
 from finetune.data.similarity import crop, crops, open_encoder, similarity
 from finetune.errors import FinetuneError
@@ -149,6 +150,43 @@ def test_a_video_is_compared_by_the_mean_of_its_frames(tmp_path):
     item = Item("a.mp4", (Medium("a.mp4", "video"),), "red green blue")
     (kept,), report = similarity([item], tmp_path, Colours(), threshold=-1)
     assert kept == item and report.came == 1
+
+
+def test_what_says_and_shows_what_a_benchmark_does_is_left_out(tmp_path):
+    """Pictures of one colour: red beside red-with-a-little-green is a cosine of .995, beside orange .89."""
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+
+    def colour(folder, name, rgb):
+        save(folder / name, np.full((20, 20, 3), rgb, np.uint8))
+
+    colour(theirs, "red.png", (200, 0, 0))
+    (theirs / "red.txt").write_text("red")
+    colour(theirs, "blue.png", (0, 0, 200))  # nothing is said of it
+    for name, rgb in (("same", (200, 20, 0)), ("other", (200, 20, 0)), ("orange", (200, 100, 0)), ("sea", (0, 0, 99))):
+        colour(mine, f"{name}.png", rgb)
+
+    def item(name, text="", questions=()):
+        return Item(name, (Medium(f"{name}.png", "image"),), text, questions=questions)
+
+    items = [
+        item("same", "red"),  # the picture and the words
+        item("other", "green"),  # the picture alone
+        item("orange", "red"),  # the words alone
+        item("sea", "green"),  # the picture, where the benchmark has no words
+        Item("text", (), "red"),
+    ]
+    kept, report = decontaminate_pairs(items, mine, Colours(), [theirs])
+    assert [one.id for one in kept] == ["other", "orange", "text"]
+    (why,) = report.reasons
+    assert report.reasons[why].examples == ["same: like theirs/red.png", "sea: like theirs/blue.png"]
+    kept, _ = decontaminate_pairs([item("orange", questions=(("which", "red"),))], mine, Colours(), [theirs], image=0.8)
+    assert not kept  # a question and its answer are words too
+    with pytest.raises(FinetuneError, match="cosines"):
+        decontaminate_pairs(items, mine, Colours(), [theirs], image=98)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.txt").write_text("red")
+    with pytest.raises(FinetuneError, match="no pictures or videos"):
+        decontaminate_pairs(items, mine, Colours(), [tmp_path / "none"])
 
 
 def test_a_region_is_cut_out():
