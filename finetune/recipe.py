@@ -79,6 +79,7 @@ class Part:
     kl: float = 0.02  # weight of the divergence from the model that the part began with
     ratio: float = 0.2  # how far a token's probability may move before it counts no more
     reuse: int = 1  # steps that learn from the same answers
+    rollouts: Literal["model", "sglang"] = "model"  # what draws the answers of `rl`: the weights here, or a server
     rounds: int = 3  # of alignment
     judge: str = ""  # address of a model that judges answers too
     # of a published recipe

@@ -5,20 +5,29 @@ read once, its keys and values are repeated, and every step of decoding is one f
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from peft import PeftModel
 
+from engine.errors import EngineError
 from engine.events import Answer, Done, Error
 from engine.keye import KeyeForConditionalGeneration
 from engine.runtime.base import Decoding, Message, Runtime
 from engine.runtime.decode import warpers
+from engine.runtime.sglang import SGLangRuntime
+from finetune.adapters import save_adapter
 from finetune.data.conversations import Conversations, Prompt
 from finetune.errors import FinetuneError
+
+PARALLEL = 16
+"""Answers that a server is asked for at once; it takes what it has room for."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class Roller(Protocol):
 
     def roll(self, prompt: Prompt, samples: int, decoding: Decoding) -> list[Rolled]:
         """`samples` answers, the same for the same `decoding.seed`. Raises FinetuneError where nothing answers."""
+        ...
+
+    def renew(self) -> None:
+        """Answer as the model that is trained would from now on."""
         ...
 
 
@@ -66,6 +79,9 @@ class ModelRoller:
             )
             out.append(Rolled(ids, text, end is not None))
         return out
+
+    def renew(self) -> None:
+        """These are its weights."""
 
     @torch.no_grad()
     def _draw(self, prompt: Prompt, samples: int, decoding: Decoding) -> torch.Tensor:
@@ -122,6 +138,9 @@ class RuntimeRoller:
         with ThreadPoolExecutor(self.parallel) as pool:
             return list(pool.map(lambda one: self._one(prompt.messages, one), asked))
 
+    def renew(self) -> None:
+        """The runtime's model stays what it is."""
+
     def _one(self, messages: list[Message], decoding: Decoding) -> Rolled:
         text, finished = "", False
         for event in self.runtime.stream(messages, decoding, threading.Event()):
@@ -133,3 +152,36 @@ class RuntimeRoller:
                 finished = event.finish == "stop"
         ids = self.conversations.answer(text)
         return Rolled(tuple(ids if finished else ids[:-1]), text, finished)
+
+
+class ServedRoller(RuntimeRoller):
+    """An SGLang server on the model that the training began with, and the adapter that is trained, brought to it anew
+    whenever answers are to follow the model."""
+
+    def __init__(
+        self, server: SGLangRuntime, adapted: PeftModel, conversations: Conversations, scratch: Path
+    ) -> None:  # fmt: skip
+        """`server` serves the base of `adapted`; what is brought to it passes through the folder `scratch`."""
+        super().__init__(server, conversations, PARALLEL)
+        self._server, self._adapted, self._scratch = server, adapted, scratch
+        self._turns, self._name = 0, ""
+
+    def renew(self) -> None:
+        self._turns += 1
+        before, self._name = self._name, f"rolling-{self._turns}"
+        folder = self._scratch / self._name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_adapter(self._adapted, folder)
+        try:
+            self._server.load_adapter(self._name, folder, idle_too=True)  # before its first step it changes nothing
+            self._server.use_adapter(self._name)
+            if before:
+                self._server.unload_adapter(before)
+                shutil.rmtree(self._scratch / before, ignore_errors=True)
+        except EngineError as error:
+            raise FinetuneError(f"The server does not take the adapter that is trained: {error}") from error
+
+    def close(self) -> None:
+        """End the server and forget the adapters that passed through."""
+        self._server.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)

@@ -257,10 +257,14 @@ def _train(
     frames = FrameStore(Path(part.cache), int(part.cache_gb * 1e9))
     asks = bool(questions.rows) and step.stage.kind != "vision"  # the tower alone cannot answer
     look = partial(questions.look, loaded, start.processor, model, step.name, frames) if asks else None
-    trainer = Trainer(step.name, part, work, step.folder, accelerator, log, look)
-    record.begun(step.name, trainer.progress.step)
-    progress = trainer.run(stop)
-    trainer.gather()
+    try:
+        trainer = Trainer(step.name, part, work, step.folder, accelerator, log, look)
+        record.begun(step.name, trainer.progress.step)
+        progress = trainer.run(stop)
+        trainer.gather()
+    finally:
+        if work.close is not None:
+            work.close()
     if accelerator.is_main_process:
         work.save(step.folder)
         _write(step.folder / "done.json", _account(progress))

@@ -98,6 +98,7 @@ class Work:
     source: Source
     groups: list[Group]
     save: Callable[[Path], None]  # writes a model folder that `engine` loads
+    close: Callable[[], None] | None = None  # ends what runs beside the training
 
 
 @dataclass

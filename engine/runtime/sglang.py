@@ -174,8 +174,9 @@ class SGLangRuntime:
         """Names of the adapters that the server holds now."""
         return _adapters_of(self._connected())
 
-    def load_adapter(self, name: str, folder: Path) -> None:
-        """Bring an adapter (a folder in PEFT's layout, safetensors) to the server and make sure that it answers.
+    def load_adapter(self, name: str, folder: Path, idle_too: bool = False) -> None:
+        """Bring an adapter (a folder in PEFT's layout, safetensors) to the server and make sure that it answers;
+        `idle_too` takes one with which answers stay those of the checkpoint, because it is hardly trained yet.
 
         Raises EngineError where the folder is none, the server refuses it, or answers stay those of the checkpoint."""
         if not _NAME.fullmatch(name):
@@ -186,7 +187,7 @@ class SGLangRuntime:
             if name in _adapters_of(endpoint):
                 raise EngineError(f"There is an adapter {name} already; unload it first or take another name.")
             _load(endpoint, name, folder)
-            if not differs(endpoint, name):
+            if not idle_too and not differs(endpoint, name):
                 ask(endpoint.url, endpoint.api_key, "POST", "/unload_lora_adapter", {"lora_name": name})
                 raise idle(name)
             self._loaded[name] = folder

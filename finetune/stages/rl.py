@@ -3,7 +3,8 @@ modes; what is better than its group becomes likelier (GRPO), without leaving th
 
 Group size, rates, clip, divergence and the mix of modes are not published; ours are the recipe's. Answers come from
 the weights as they stand, and every draw from the seed and the question alone, so that a run that was killed goes on
-with the answers that it would have had."""
+with the answers that it would have had. A server (`rollouts = "sglang"`) draws many at once, with
+the base and the adapter that is trained; its draws follow the seed as far as the server's own arithmetic does."""
 
 from __future__ import annotations
 
@@ -22,6 +23,8 @@ from torch import Tensor
 from engine.keye import KeyeForConditionalGeneration
 from engine.reasoning.modes import ModeName
 from engine.runtime.base import Decoding
+from engine.runtime.choose import make_runtime
+from engine.runtime.sglang import SGLangRuntime
 from finetune.batches import Diet
 from finetune.data.collate import Batch, collate_shared, learnt_log_probs
 from finetune.data.conversations import Conversations, Example, Prompt
@@ -29,8 +32,8 @@ from finetune.data.problems import BadRow, Problems
 from finetune.errors import FinetuneError
 from finetune.losses import group_advantages, grpo_loss
 from finetune.queries import FileQueries, Queries, Query, WorldQueries
-from finetune.recipe import Part
-from finetune.rollouts import ModelRoller, Rolled, Roller
+from finetune.recipe import Part, Stage
+from finetune.rollouts import ModelRoller, Rolled, Roller, ServedRoller
 from finetune.scorer import Scorer, scorer
 from finetune.stages import sft
 from finetune.stages.reading import WORLD, Start
@@ -39,7 +42,16 @@ from finetune.trainer import Objective, Result, Scores, Work
 
 __all__ = ["check", "load", "work"]
 
-check, load = sft.check, sft.load
+load = sft.load
+
+
+def check(stage: Stage) -> None:
+    """FinetuneError where a part cannot be run as it is written."""
+    sft.check(stage)
+    for name, part in stage.parts.items():
+        if part.rollouts == "sglang" and not part.lora:
+            where = stage.name if name == stage.name else f"{stage.name}.{name}"
+            raise FinetuneError(f"{where} draws from a server, which takes adapters only; give {where}.lora = 16.")
 
 
 def queries_of(start: Start, part: Part, conversations: Conversations) -> tuple[Queries, Problems]:
@@ -115,6 +127,8 @@ class Rolls:
         window, later = divmod(step, self.part.reuse)
         item = window * self.part.accumulate + at
         if later == 0:
+            if at == 0:
+                self.roller.renew()
             groups = self._draw(item)
             old = self._old(groups) if self.part.reuse > 1 else None
             self._held = {i: held for i, held in self._held.items() if i // self.part.accumulate == window}
@@ -272,7 +286,7 @@ def work(start: Start, part: Part) -> Work:
     moved, save_weights, adapted = sft.moved_by(start, part)
     judged = scorer(part.answer_tokens, part.judge)
     forget_rounds(start, "answers-{rank}.jsonl")
-    roller = ModelRoller(start.model, conversations)
+    roller = _roller(start, part, conversations, adapted)
     source = Rolls(start, part, queries, conversations, judged, roller, reference_of(start, part, adapted))
 
     def save(folder: Path) -> None:
@@ -280,4 +294,17 @@ def work(start: Start, part: Part) -> Work:
         lost = queries.lost if isinstance(queries, FileQueries) else problems
         sft.write_facts(folder, part, queries.steps, problems, lost, judge_failed=judged.failed)
 
-    return Work(Reinforcing(start.model, part.ratio, part.kl), source, moved, save)
+    close = roller.close if isinstance(roller, ServedRoller) else None
+    return Work(Reinforcing(start.model, part.ratio, part.kl), source, moved, save, close)
+
+
+def _roller(start: Start, part: Part, conversations: Conversations, adapted: PeftModel | None) -> Roller:
+    """What draws the answers; every process has a server of its own. EngineError where none can be started."""
+    if part.rollouts == "model":
+        return ModelRoller(start.model, conversations)
+    assert adapted is not None and start.out is not None  # checked
+    server = make_runtime("sglang", str(start.folder))
+    assert isinstance(server, SGLangRuntime)
+    server.start()
+    server.info()  # waits until it is ready
+    return ServedRoller(server, adapted, conversations, start.out / f"rolling-{start.rank}")
