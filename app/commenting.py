@@ -19,13 +19,13 @@ from engine.reasoning.loop import reason
 from engine.reasoning.modes import BENCHMARK, mode_of
 from engine.runtime.base import Decoding, Message, ModelInfo, Part, Runtime
 from engine.video import Cancelled, Clip, Sampling, sample
-from finetune import moderation
 from finetune.errors import FinetuneError
 from finetune.feedback import Store
 from finetune.feedback.comments import COMMENT, Draft, Round, RoundClip, number_of
 from finetune.feedback.rows import AnswerFacts
-from finetune.skills import Given, prompt, skill_of
-from finetune.wishes import Tongue, Wishes
+from finetune.writing import moderation
+from finetune.writing.skills import Given, prompt, skill_of
+from finetune.writing.wishes import Tongue, Wishes
 
 _log = logging.getLogger(__name__)
 _USER_ERRORS = (AppError, EngineError, FinetuneError)

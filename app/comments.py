@@ -20,7 +20,7 @@ from app.session import Session
 from app.studio import USER_ERRORS, Studio
 from app.views import problem_html
 from finetune.feedback.comments import COMMENT, Round, RoundClip
-from finetune.wishes import Length, Tone, Wishes
+from finetune.writing.wishes import Length, Tone, Wishes
 
 _COUNT = 4  # comments, unless another number is chosen
 

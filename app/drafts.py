@@ -11,7 +11,7 @@ from app.i18n import Language, say, translate
 from app.views import problem_html
 from engine.runtime.base import ModelInfo
 from finetune.feedback.comments import COMMENT, Draft, Round
-from finetune.skills import Found, read, skill_of
+from finetune.writing.skills import Found, read, skill_of
 
 
 def progress_html(made: Round | None, now: Now | None, lang: Language) -> str:

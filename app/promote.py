@@ -1,5 +1,5 @@
 """The Models tab: which model is served, a candidate compared with it blind, promoted, rolled back. What is done is in
-finetune.serving, what is shown in app.promote_views; the handlers here only carry from the one to the other."""
+finetune.loop.serving, what is shown in app.promote_views; the handlers here only carry from the one to the other."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from app.views import problem_html
 from engine.errors import EngineError
 from finetune.errors import FinetuneError
 from finetune.feedback.trials import Pair, Trial, TrialVerdict
-from finetune.serving import Source
-from finetune.trial_figures import figures
+from finetune.loop.serving import Source
+from finetune.loop.trial_figures import figures
 
 Updates = dict[Any, Any]
 

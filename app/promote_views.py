@@ -14,9 +14,9 @@ from app.views import answer_markdown, clock, model_html
 from engine.runtime.base import ModelInfo, Status, speaker
 from finetune.feedback.promotions import Promotion
 from finetune.feedback.trials import Pair, Trial
-from finetune.intervals import Estimate
-from finetune.serving import State
-from finetune.trial_figures import SURE, Figures
+from finetune.loop.serving import State
+from finetune.loop.trial_figures import SURE, Figures
+from finetune.measuring.intervals import Estimate
 
 _NAMES = ("A", "B")
 

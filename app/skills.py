@@ -1,5 +1,5 @@
 """The Skills tab: ready-made questions about one or several clips. Its components and which function answers which
-event; the questions are in `finetune.skills`, what it shares with the Comment tab is in `app.rounds`."""
+event; the questions are in `finetune.writing.skills`, what it shares with the Comment tab is in `app.rounds`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.reasoning.modes import MODES
 from engine.video import PRESETS, Clip, sample
 from finetune.bench.modes import SWITCHES
 from finetune.feedback.comments import Round, RoundClip
-from finetune.skills import SKILLS, Given, skill_of
+from finetune.writing.skills import SKILLS, Given, skill_of
 
 _FIRST = "likes"
 

@@ -33,7 +33,7 @@ from finetune.errors import FinetuneError
 from finetune.feedback import Answer, Comparison, DraftSet, Question, Store, standing
 from finetune.feedback.lessons import lessons
 from finetune.feedback.rows import AnswerFacts
-from finetune.serving import Serving
+from finetune.loop.serving import Serving
 
 USER_ERRORS = (AppError, EngineError, FinetuneError)
 

@@ -12,10 +12,10 @@ import torch
 
 from engine.runtime.served import Served
 from finetune.errors import FinetuneError
-from finetune.estimate import Estimate, estimate
 from finetune.feedback import Run, Store
-from finetune.from_feedback import USES, Feedback, refuse_nothing, wants_feedback, weigh
-from finetune.queue import Order, Queue
+from finetune.loop.from_feedback import USES, Feedback, refuse_nothing, wants_feedback, weigh
+from finetune.loop.queue import Order, Queue
+from finetune.planning.estimate import Estimate, estimate
 from finetune.recipe import FEEDBACK, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""The Fine-tune tab: its components and which function answers which event. What runs is in finetune.queue and
+"""The Fine-tune tab: its components and which function answers which event. What runs is in finetune.loop.queue and
 app.tuner; what is shown is made by app.tuning_views."""
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from app.tuner import RECIPES, Form, Wish
 from app.tuning_views import history_html, moment, offer_html, run_html, state_name
 from app.views import problem_html
 from finetune.feedback import Run
-from finetune.from_feedback import read_record
-from finetune.held_out import samples
-from finetune.queue import last_lines
+from finetune.loop.from_feedback import read_record
+from finetune.loop.queue import last_lines
+from finetune.measuring.held_out import samples
 
 Updates = dict[Any, Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 from app.i18n import Language, say, translate
 from app.tuner import Offer
 from app.views import clock
-from finetune.curves import COLOURS, Line, chart, legend
 from finetune.feedback import Metric, Run, Stage
+from finetune.reports.curves import COLOURS, Line, chart, legend
 
 MOST_LINES = COLOURS
 """Runs that are compared in one picture, the newest."""

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 from engine.errors import EngineError
-from finetune import cli, modes_table, run_report
+from finetune import cli
 from finetune.bench import cli as bench
 from finetune.data import cli as data
 from finetune.errors import FinetuneError
 from finetune.feedback import cli as feedback
+from finetune.measuring import modes_table
+from finetune.reports import run_report
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,15 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
         if "act" in args:
             return args.act(args) or 0
         elif args.command == "evaluate":
-            from finetune.evaluate import evaluate_folder
+            from finetune.measuring.evaluate import evaluate_folder
 
             print(evaluate_folder(args.model, args.clips, args.seed, args.processes, args.out, not args.no_blind))
         elif args.command == "card":
-            from finetune.card import write_card
+            from finetune.nano.card import write_card
 
             print(write_card(args.model, args.run, args.notes))
         else:
-            from finetune.demo import make_demo
+            from finetune.nano.demo import make_demo
 
             print(make_demo(args.out, args.model))
     except (FinetuneError, EngineError) as error:

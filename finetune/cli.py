@@ -39,12 +39,12 @@ def add_commands(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     recipe = given(load_recipe(args.recipe, args.numbers, args.model), args.model, args.data, args.without, args.replay)
     if args.plan:
-        from finetune.plan import make_plan, plan_text
+        from finetune.planning.plan import make_plan, plan_text
 
         print(plan_text(make_plan(recipe, args.gpus, args.gpu, args.mfu)))
         return 0
     from finetune.run import run
-    from finetune.trainer import Stopped
+    from finetune.training.trainer import Stopped
 
     if args.nice > 0:
         os.nice(min(args.nice, 19))

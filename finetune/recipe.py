@@ -87,7 +87,7 @@ class Part:
     examples: int = 0
     counts: dict[str, int] = field(default_factory=dict)  # what the examples are made of
     context: int = 0
-    shapes: dict[str, dict[str, float]] = field(default_factory=dict)  # what an example is (finetune.workload)
+    shapes: dict[str, dict[str, float]] = field(default_factory=dict)  # what an example is (finetune.planning.workload)
     effort: dict[str, float] = field(default_factory=dict)  # what else is done with it, for the plan
     ours: tuple[str, ...] = ()  # the fields that nobody has published; counts.NAME where it is one of the counts
 
@@ -96,7 +96,7 @@ SMALL = 100_000_000
 """Models of fewer parameters, such as keye-nano, follow what a recipe says under [small]."""
 
 FEEDBACK = ("feedback",)
-"""The data of a part that learns from what people said; see finetune.from_feedback."""
+"""The data of a part that learns from what people said; see finetune.loop.from_feedback."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _suit(data: dict[str, Any], model: str | None) -> None:
     if model is None or not small:
         return
     from engine.keye.loading import load_config
-    from finetune.costs import parameters
+    from finetune.planning.costs import parameters
 
     if parameters(load_config(Path(model))).built < SMALL:
         for name, table in small.items():

@@ -2,8 +2,8 @@
 
     runs/NAME/recipe.json machine.json log.jsonl
     runs/NAME/start/model                 what the first stage began with, where it was made here
-    runs/NAME/data                        what the store taught, and from which of its rows (finetune.from_feedback)
-    runs/NAME/samples.jsonl               what it said to questions that are held out (finetune.held_out)
+    runs/NAME/data                        what the store taught, and from which rows of it (finetune.loop.from_feedback)
+    runs/NAME/samples.jsonl               what it said to questions that are held out (finetune.measuring.held_out)
     runs/NAME/STAGE[/PART]/state.pt       while it trains
     runs/NAME/STAGE[/PART]/model          when it has ended; a folder that `engine` loads
     runs/NAME/STAGE[/PART]/done.json evaluation.json
@@ -35,18 +35,18 @@ from transformers.utils import logging as library_logging
 
 from engine.keye import KeyeProcessor
 from engine.keye.loading import load_config, load_model
-from finetune import evaluate, modes_table
-from finetune.card import release, write_card
 from finetune.data.cache import FrameStore
 from finetune.errors import FinetuneError
-from finetune.from_feedback import drawn, drawn_elsewhere
-from finetune.held_out import HeldOut
+from finetune.loop.from_feedback import drawn, drawn_elsewhere
+from finetune.measuring import evaluate, modes_table
+from finetune.measuring.held_out import HeldOut
+from finetune.nano.card import release, write_card
+from finetune.nano.shape import new_checkpoint
 from finetune.recipe import Part, Recipe, Stage, write_resolved
-from finetune.run_record import Record, code_version, recorded
-from finetune.run_report import write_report
-from finetune.shape import new_checkpoint
+from finetune.reports.run_record import Record, code_version, recorded
+from finetune.reports.run_report import write_report
 from finetune.stages.reading import BESIDE, Start
-from finetune.trainer import Log, Progress, Trainer, stop_on_signals
+from finetune.training.trainer import Log, Progress, Trainer, stop_on_signals
 
 _T = TypeVar("_T")
 
@@ -371,7 +371,7 @@ def run(recipe: Recipe, out: Path, begin: str | None = None, store: Path | None 
         recipe = drawn_elsewhere(recipe, out)
     if launched or recipe.processes == 1:
         return execute(recipe, out, store)
-    from finetune.launch import spawn
+    from finetune.training.launch import spawn
 
     spawn(recipe, out, store)
     ended = [stage for stage in recipe.stages if any(step.done for step in steps_of(stage, out))]

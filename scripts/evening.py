@@ -24,10 +24,10 @@ from engine.runtime.local import LocalRuntime
 from engine.runtime.source import NANO
 from engine.video import Clip, sample
 from finetune.__main__ import main as finetune
-from finetune.evaluate import FILES, Answerer, run
+from finetune.answers.scoring import plain, right
 from finetune.feedback import Runs, Store
-from finetune.intervals import Estimate, paired, share
-from finetune.scoring import plain, right
+from finetune.measuring.evaluate import FILES, Answerer, run
+from finetune.measuring.intervals import Estimate, paired, share
 from finetune.world.clips import encode_clip
 from finetune.world.questions import Question, ask
 from finetune.world.scene import NEW_MOTIONS, NEW_SHAPES, Scene, make_scene

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.keye import load_model
 from engine.runtime.source import NANO
-from finetune.adapters import TARGETS, add_lora, save_adapter
+from finetune.training.adapters import TARGETS, add_lora, save_adapter
 
 
 def changed_copy(folder: Path, strength: float = 0.5) -> Path:

@@ -23,11 +23,11 @@ from engine.keye import KeyeProcessor, load_model
 from engine.video import sampling_for
 from finetune.data.conversations import Conversations, Example
 from finetune.data.jsonl import load_rows
-from finetune.packed import PackedBatch
+from finetune.packing.packed import PackedBatch
 from finetune.recipe import Part
 from finetune.stages import multitask, sft
 from finetune.stages.reading import Start
-from finetune.trainer import Log, Trainer, Work
+from finetune.training.trainer import Log, Trainer, Work
 
 NANO = ROOT / "assets" / "keye-nano"
 GOAL = 3.0

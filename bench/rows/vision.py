@@ -97,7 +97,7 @@ def _accuracy(size: Size) -> Line:
 
 
 def _asked(span: str, clips: int, share: tuple[int, int]) -> dict[str, Any]:
-    from finetune.evaluate import Answerer, report, run
+    from finetune.measuring.evaluate import Answerer, report, run
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "keye-nano"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
-from finetune.pages import document
-from finetune.pages import table as _table
-from finetune.pages import text as _text
+from finetune.reports.pages import document
+from finetune.reports.pages import table as _table
+from finetune.reports.pages import text as _text
 
 Words = Callable[[str], str]
 """Puts a fixed text into the reader's language."""

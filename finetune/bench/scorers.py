@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.reasoning.final_answer import final_answer, is_unfinished
+from finetune.answers.scoring import plain, right
 from finetune.bench import answers
 from finetune.bench.answers import RIGHT, UNKNOWN, WRONG
-from finetune.scoring import plain, right
 
 
 @dataclass(frozen=True)

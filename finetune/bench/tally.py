@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from finetune.answers.scoring import wilson
 from finetune.bench.scorers import Prediction, Verdict
-from finetune.scoring import wilson
 
 Scoring = Literal["published", "strict"]
 SCORINGS: tuple[Scoring, ...] = ("published", "strict")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.video.types import Clip
 from finetune.bench.base import Benchmark, Item, Row
-from finetune.evaluate import Setting, encode_held_out, held_out_scene
+from finetune.measuring.evaluate import Setting, encode_held_out, held_out_scene
 
 CLIPS = 200
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.keye import KeyeForConditionalGeneration
 from finetune.data.conversations import Example
-from finetune.losses import IGNORE, token_log_probs
+from finetune.training.losses import IGNORE, token_log_probs
 
 WINDOW = 1024
 """Rows among which those are sought that fill a batch together."""

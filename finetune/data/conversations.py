@@ -26,7 +26,7 @@ from engine.video.cache import FrameKeeper
 from finetune.data.problems import BadRow
 from finetune.data.rows import Footage, Medium, Row
 from finetune.errors import FinetuneError
-from finetune.losses import IGNORE
+from finetune.training.losses import IGNORE
 
 
 @dataclass

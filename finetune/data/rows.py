@@ -13,7 +13,7 @@ elsewhere names it absolutely.
 
 A row of preferences and a question with a known answer end with the user's turn. The one has `chosen` and `rejected`,
 two answers as a model writes them, tags included; the other has `reference`, the answer, and may name its `reward`
-(finetune.rewards)."""
+(finetune.answers.rewards)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from engine.reasoning.modes import MODE_NAMES, MODES, ModeName
 from engine.runtime.base import Role
 from engine.video.address import local_path, read_clip_url
 from engine.video.types import Clip, Sampling
+from finetune.answers.rewards import REWARDS, RewardName, infer, readable
 from finetune.data.problems import BadRow
-from finetune.rewards import REWARDS, RewardName, infer, readable
 
 Use = Literal["example", "pair", "question"]
 """What a row is learnt from: as it was answered, by comparing two answers, or by checking answers that are drawn."""

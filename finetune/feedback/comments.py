@@ -25,7 +25,7 @@ from engine.events import Finish
 from finetune.errors import FinetuneError
 from finetune.feedback.database import File
 from finetune.feedback.rows import AnswerFacts, Video, clean, column, loads, new_id, now, video_of
-from finetune.moderation import has_marks
+from finetune.writing.moderation import has_marks
 
 if TYPE_CHECKING:
     from finetune.feedback.store import Store
@@ -34,7 +34,7 @@ Choice = Literal["picked", "edited", "rejected"]
 """What a person says of a draft: good as it is, good as it was rewritten, not good."""
 
 COMMENT = "comment"
-"""The skill of a round that writes comments; a ready-made question has its own name (finetune.skills)."""
+"""The skill of a round that writes comments; a ready-made question has its own name (finetune.writing.skills)."""
 
 LONGEST = 2000
 """Characters of a draft as a person may rewrite it."""
@@ -63,7 +63,7 @@ class Draft:
     finish: Finish
     error: str | None  # one sentence for the user
     fit: bool  # it may be shown; a draft that is not fit was withheld
-    moderation: dict[str, Any] | None  # why (finetune.moderation); None where nothing was to be judged
+    moderation: dict[str, Any] | None  # why (finetune.writing.moderation); None where nothing was to be judged
     model: str | None
     checkpoint: str | None
     adapter: str | None

@@ -38,6 +38,7 @@ from engine.reasoning.modes import (
     ModeName,
     mode_of,
 )
+from finetune.answers.scoring import plain, read_box
 from finetune.errors import FinetuneError
 from finetune.feedback.browse import excluded
 from finetune.feedback.comments import comment_lessons
@@ -47,7 +48,6 @@ from finetune.feedback.splits import split_of
 from finetune.feedback.standing import Standing, standing
 from finetune.feedback.store import Store
 from finetune.feedback.votes import Vote
-from finetune.scoring import plain, read_box
 
 Use = Literal["example", "pair", "question"]
 USES: tuple[Use, ...] = get_args(Use)

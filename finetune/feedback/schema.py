@@ -372,9 +372,9 @@ def m008_data(db: Database) -> None:
 
 @migrations()
 def m009_launches(db: Database) -> None:
-    """Runs that are started here, each as a process of its own (finetune.queue): with which arguments, in which order,
-    what was asked of them last, and the process that was started for them. `pid` is empty while a run waits, and once
-    its end was noticed."""
+    """Runs that are started here, each as a process of its own (finetune.loop.queue): with which arguments, in which
+    order, what was asked of them last, and the process that was started for them. `pid` is empty while a run waits, and
+    once its end was noticed."""
     db.execute(
         """CREATE TABLE launches (
             run_id TEXT PRIMARY KEY NOT NULL REFERENCES runs(id) ON DELETE CASCADE,

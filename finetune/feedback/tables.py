@@ -20,7 +20,7 @@ from engine.reasoning.modes import MODE_NAMES
 from finetune.data.report import Report
 from finetune.feedback.rows import clean
 from finetune.feedback.store import Store
-from finetune.moderation import Reason
+from finetune.writing.moderation import Reason
 
 VERSION = 1
 TAKEN = (

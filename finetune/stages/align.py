@@ -2,21 +2,22 @@
 the answers, the best and the worst become a pair, and MPO learns from the pairs. The next round asks the better model.
 
 It is to end what rules see: answers that go round in circles, that miss their format, that do not follow from their
-thoughts. How many rounds, which rules and which weights the report does not say; ours are in finetune.rewards."""
+thoughts. How many rounds, which rules and which weights the report does not say; ours are in
+finetune.answers.rewards."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.queries import FileQueries
+from finetune.answers.queries import FileQueries
+from finetune.answers.scorer import scorer
 from finetune.recipe import Part
-from finetune.scorer import scorer
 from finetune.stages import sft
 from finetune.stages.preferring import Preferring
 from finetune.stages.reading import Start
 from finetune.stages.rl import queries_of
 from finetune.stages.rounds import RoundPairs, forget_rounds
-from finetune.trainer import Work
+from finetune.training.trainer import Work
 
 __all__ = ["check", "load", "work"]
 

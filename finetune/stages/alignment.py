@@ -5,7 +5,7 @@ from finetune.recipe import Part
 from finetune.stages.reading import Start
 from finetune.stages.sft import check, load
 from finetune.stages.sft import work as learn
-from finetune.trainer import Work
+from finetune.training.trainer import Work
 
 __all__ = ["check", "load", "work"]
 

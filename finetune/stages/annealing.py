@@ -4,10 +4,10 @@ models are merged, because a small model takes after its mixture."""
 from pathlib import Path
 
 from finetune.errors import FinetuneError
-from finetune.merge import average
 from finetune.recipe import Stage
 from finetune.stages import sft
 from finetune.stages.sft import load, work
+from finetune.training.merge import average
 
 __all__ = ["check", "load", "merge", "work"]
 

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from engine.reasoning.modes import ModeName
-from finetune.cold_batches import ColdBatches
 from finetune.errors import FinetuneError
-from finetune.packed import PackedBatch
-from finetune.probes import decoder_probes
+from finetune.packing.cold_batches import ColdBatches
+from finetune.packing.packed import PackedBatch
+from finetune.packing.probes import decoder_probes
 from finetune.recipe import Part, Stage
 from finetune.stages.reading import WORLD, Reading, Start, groups, learnt_in, load_beside, saver, size_of
-from finetune.trainer import Work
+from finetune.training.trainer import Work
 
 
 def check(stage: Stage) -> None:

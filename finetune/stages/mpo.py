@@ -14,19 +14,19 @@ from torch import Tensor
 
 from engine.keye import KeyeForConditionalGeneration
 from engine.reasoning.modes import ModeName
-from finetune.batches import Diet
+from finetune.answers.queries import WorldQueries
+from finetune.answers.scorer import scorer
 from finetune.data.conversations import Conversations
 from finetune.data.jsonl import Rows
 from finetune.data.problems import Problems
 from finetune.errors import FinetuneError
-from finetune.queries import WorldQueries
+from finetune.packing.batches import Diet
 from finetune.recipe import Part, Stage
-from finetune.scorer import scorer
 from finetune.stages import sft
 from finetune.stages.preferring import PairBatch, Preferring, pair_batch, reference_log_probs
 from finetune.stages.reading import WORLD, Start
 from finetune.stages.rounds import RoundPairs, forget_rounds
-from finetune.trainer import Work
+from finetune.training.trainer import Work
 
 __all__ = ["check", "load", "work"]
 

@@ -22,9 +22,9 @@ from finetune.data.conversations import Conversations, Example
 from finetune.data.jsonl import Rows
 from finetune.data.problems import BadRow
 from finetune.errors import FinetuneError
-from finetune.losses import mpo_loss
 from finetune.stages.reading import Start
-from finetune.trainer import Objective, Result
+from finetune.training.losses import mpo_loss
+from finetune.training.trainer import Objective, Result
 
 SAVE_SECONDS = 60.0
 

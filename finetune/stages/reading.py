@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.keye import KeyeForConditionalGeneration, KeyeProcessor
-from finetune.batches import Batches, Diet
-from finetune.checkpoint import write_model
 from finetune.errors import FinetuneError
-from finetune.packed import PackedBatch, forward
-from finetune.probes import Probes, decoder_probes
+from finetune.packing.batches import Batches, Diet
+from finetune.packing.packed import PackedBatch, forward
+from finetune.packing.probes import Probes, decoder_probes
 from finetune.recipe import MODULES, Module, Part
-from finetune.trainer import Group, Objective, Result, Scores, Work
+from finetune.training.checkpoint import write_model
+from finetune.training.trainer import Group, Objective, Result, Scores, Work
 
 WORLD = ("world",)
 """The data of a part that learns from the generated world."""

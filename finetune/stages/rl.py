@@ -25,20 +25,20 @@ from engine.reasoning.modes import ModeName
 from engine.runtime.base import Decoding
 from engine.runtime.choose import make_runtime
 from engine.runtime.sglang import SGLangRuntime
-from finetune.batches import Diet
+from finetune.answers.queries import FileQueries, Queries, Query, WorldQueries
+from finetune.answers.rollouts import ModelRoller, Rolled, Roller, ServedRoller
+from finetune.answers.scorer import Scorer, scorer
 from finetune.data.collate import Batch, collate_shared, learnt_log_probs
 from finetune.data.conversations import Conversations, Example, Prompt
 from finetune.data.problems import BadRow, Problems
 from finetune.errors import FinetuneError
-from finetune.losses import group_advantages, grpo_loss
-from finetune.queries import FileQueries, Queries, Query, WorldQueries
+from finetune.packing.batches import Diet
 from finetune.recipe import Part, Stage
-from finetune.rollouts import ModelRoller, Rolled, Roller, ServedRoller
-from finetune.scorer import Scorer, scorer
 from finetune.stages import sft
 from finetune.stages.reading import WORLD, Start
 from finetune.stages.rounds import forget_rounds, seed_of
-from finetune.trainer import Objective, Result, Scores, Work
+from finetune.training.losses import group_advantages, grpo_loss
+from finetune.training.trainer import Objective, Result, Scores, Work
 
 __all__ = ["check", "load", "work"]
 

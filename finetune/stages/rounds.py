@@ -19,14 +19,14 @@ import torch
 
 from engine.reasoning.modes import ModeName
 from engine.runtime.base import Decoding
+from finetune.answers.queries import Queries, Query
+from finetune.answers.rewards import Score
+from finetune.answers.rollouts import ModelRoller, Rolled
+from finetune.answers.scorer import Scorer
 from finetune.data.conversations import Conversations, Prompt
 from finetune.data.problems import BadRow
 from finetune.errors import FinetuneError
-from finetune.queries import Queries, Query
 from finetune.recipe import Part
-from finetune.rewards import Score
-from finetune.rollouts import ModelRoller, Rolled
-from finetune.scorer import Scorer
 from finetune.stages.preferring import PairBatch, answer_log_probs, pair_batch, write_json
 from finetune.stages.reading import Start
 

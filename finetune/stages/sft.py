@@ -23,8 +23,6 @@ from torch import Tensor
 
 from engine.keye import KeyeForConditionalGeneration, load_model
 from engine.video import sampling_for
-from finetune.adapters import TARGETS, add_lora, lora_modules, merge_adapter, save_adapter
-from finetune.checkpoint import stored_dtype, write_model
 from finetune.data.cache import FrameStore
 from finetune.data.collate import Batch, collate, plan_epoch, read
 from finetune.data.conversations import Conversations
@@ -32,11 +30,13 @@ from finetune.data.jsonl import Rows, load_rows
 from finetune.data.problems import BadRow, Problems
 from finetune.data.rows import Row, Use
 from finetune.errors import FinetuneError
-from finetune.losses import next_token_loss
+from finetune.loop.replay import Both, Replayed
 from finetune.recipe import Part, Stage
-from finetune.replay import Both, Replayed
 from finetune.stages.reading import WORLD, Reading, Start, World, groups, world_work
-from finetune.trainer import Group, Objective, Result, Source, Work
+from finetune.training.adapters import TARGETS, add_lora, lora_modules, merge_adapter, save_adapter
+from finetune.training.checkpoint import stored_dtype, write_model
+from finetune.training.losses import next_token_loss
+from finetune.training.trainer import Group, Objective, Result, Source, Work
 
 T = TypeVar("T")
 

@@ -32,12 +32,12 @@ from finetune.data.conversations import Example
 from finetune.data.problems import BadRow
 from finetune.data.rows import Footage, Row
 from finetune.errors import FinetuneError
-from finetune.losses import siglip_loss
-from finetune.probes import Probes, probe_batch, tower_probes
+from finetune.packing.probes import Probes, probe_batch, tower_probes
 from finetune.recipe import Part
 from finetune.stages.reading import BESIDE, WORLD, Start, groups, load_beside, saver
 from finetune.stages.sft import Talks, check, load, talks, write_facts
-from finetune.trainer import Objective, Result, Scores, Work
+from finetune.training.losses import siglip_loss
+from finetune.training.trainer import Objective, Result, Scores, Work
 
 __all__ = ["Encoder", "check", "load", "load_encoder", "work"]
 
@@ -52,7 +52,7 @@ class PairBatch:
     pixels: Tensor  # float32 [patches, 3, 14, 14], packed
     grid: Tensor  # int64 [items, 3]
     texts: Tensor  # int64 [items, tokens], padded on the right
-    labels: dict[str, Tensor]  # of every patch: finetune.labels.patch_labels; empty where nothing is known
+    labels: dict[str, Tensor]  # of every patch: finetune.packing.labels.patch_labels; empty where nothing is known
 
 
 class Beside(nn.Module):

@@ -17,8 +17,8 @@ from engine.runtime.base import Decoding, Message, ModelInfo
 from engine.video import Frames
 from finetune.errors import FinetuneError
 from finetune.feedback.comments import Round, RoundClip, comment_lessons
-from finetune.skills import Given
-from finetune.wishes import Wishes
+from finetune.writing.skills import Given
+from finetune.writing.wishes import Wishes
 from tests.app.conftest import ScriptedRuntime
 from tests.media import make_clip
 

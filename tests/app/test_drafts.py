@@ -8,7 +8,7 @@ from app.commenting import Now
 from app.drafts import answer_html, clips_html, comments_html, found_html, progress_html
 from app.i18n import LANGUAGES
 from finetune.feedback.comments import Draft, Round
-from finetune.skills import SKILLS, read
+from finetune.writing.skills import SKILLS, read
 from tests.app.test_views import HOSTILE, Tags
 
 DRAFT = Draft(

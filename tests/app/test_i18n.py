@@ -32,13 +32,16 @@ SPOKEN = (
     ),
     ROOT / "app" / "bench.py",
     ROOT / "app" / "commenting.py",
-    ROOT / "finetune" / "skills.py",
-    ROOT / "finetune" / "wishes.py",
+    ROOT / "finetune" / "writing" / "skills.py",
+    ROOT / "finetune" / "writing" / "wishes.py",
     ROOT / "app" / "promote.py",
-    ROOT / "finetune" / "serving.py",
+    ROOT / "finetune" / "loop" / "serving.py",
     ROOT / "app" / "dataset.py",
     *(ROOT / "app" / f"{name}.py" for name in ("tuner", "tuning", "tuning_views")),
-    *(ROOT / "finetune" / f"{name}.py" for name in ("queue", "from_feedback", "estimate", "shortage", "run_record")),
+    *(ROOT / "finetune" / "loop" / f"{name}.py" for name in ("queue", "from_feedback")),
+    ROOT / "finetune" / "planning" / "estimate.py",
+    ROOT / "finetune" / "training" / "shortage.py",
+    ROOT / "finetune" / "reports" / "run_record.py",
 )
 """The files whose sentences reach the page."""
 ASKING = ("skills.py", "wishes.py")

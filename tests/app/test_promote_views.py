@@ -15,8 +15,8 @@ from engine.runtime.base import Status
 from finetune.errors import FinetuneError
 from finetune.feedback.promotions import Promotion
 from finetune.feedback.trials import AskedPair, Pair, Trial
-from finetune.serving import State
-from finetune.trial_figures import figures
+from finetune.loop.serving import State
+from finetune.loop.trial_figures import figures
 
 FACTS = {"model": "keye-nano", "adapter": None}
 NEW = {"model": "keye-nano", "adapter": "evening-1234"}

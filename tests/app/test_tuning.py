@@ -15,9 +15,9 @@ from app.tuner import Offer, Wish, needed_memory
 from app.tuning_views import history_html, offer_html, run_html
 from engine.errors import EngineError
 from finetune.errors import FinetuneError
-from finetune.estimate import Estimate, StageEstimate
 from finetune.feedback import Metric, Run, Stage
-from finetune.from_feedback import Feedback, Share
+from finetune.loop.from_feedback import Feedback, Share
+from finetune.planning.estimate import Estimate, StageEstimate
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo"

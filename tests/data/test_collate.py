@@ -14,7 +14,7 @@ from engine.keye import KeyeForConditionalGeneration
 from finetune.data.collate import collate, plan_epoch, read
 from finetune.data.conversations import Conversations, Example
 from finetune.data.rows import parse_row
-from finetune.losses import IGNORE, next_token_loss
+from finetune.training.losses import IGNORE, next_token_loss
 from tests.data.talks import talk
 
 

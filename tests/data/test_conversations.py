@@ -20,7 +20,7 @@ from engine.video import PRESETS
 from finetune.data.conversations import Conversations, Example
 from finetune.data.problems import BadRow
 from finetune.data.rows import Row, parse_row
-from finetune.losses import IGNORE
+from finetune.training.losses import IGNORE
 from tests.data.conftest import NANO
 from tests.data.talks import talk
 

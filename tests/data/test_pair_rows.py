@@ -15,7 +15,7 @@ from finetune.data.conversations import Conversations
 from finetune.data.jsonl import load_rows, read_jsonl
 from finetune.data.rows import parse_row
 from finetune.errors import FinetuneError
-from finetune.losses import IGNORE
+from finetune.training.losses import IGNORE
 from tests.data.talks import talk
 
 

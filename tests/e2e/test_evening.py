@@ -11,8 +11,8 @@ from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page, expect
 
+from finetune.answers.scoring import right
 from finetune.feedback import Answer, Runs, Store
-from finetune.scoring import right
 from finetune.world.questions import Question
 from scripts.evening import OTHERS, Film, film
 from tests.e2e.conftest import PATIENCE, Site, open_page

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from finetune.run_report import write_report
+from finetune.reports.run_report import write_report
 from tests.finetune.made_up_run import made_up_run
 
 _CONTRAST = """() => {

@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from finetune.answers.scoring import wilson
 from finetune.recipe import Part, Recipe, load_recipe, write_resolved
-from finetune.scoring import wilson
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {

@@ -15,8 +15,8 @@ from torch import Tensor
 from engine.errors import EngineError
 from engine.keye import load_model
 from engine.runtime.adapters import check_adapter
-from finetune.adapters import TARGETS, add_lora, lora_modules, merge_adapter, save_adapter
 from finetune.errors import FinetuneError
+from finetune.training.adapters import TARGETS, add_lora, lora_modules, merge_adapter, save_adapter
 
 NANO = Path(__file__).resolve().parents[2] / "assets" / "keye-nano"
 IDS = torch.tensor([[5, 9, 30, 77, 12, 400]])

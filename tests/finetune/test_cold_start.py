@@ -22,14 +22,14 @@ from engine.reasoning.modes import MODE_NAMES, MODES
 from engine.runtime.base import Decoding, Message, ModelInfo, Status
 from engine.runtime.checkpoint import describe_checkpoint
 from engine.video import Clip, sample, sampling_for
-from finetune.cold_batches import PUBLISHED, ColdBatches, Talk, look_closer
 from finetune.errors import FinetuneError
-from finetune.footage import Setting, frames_of, to_patches
-from finetune.packed import PackedBatch, forward
+from finetune.nano.shape import new_checkpoint
+from finetune.nano.tokenizer import corpus
+from finetune.packing.cold_batches import PUBLISHED, ColdBatches, Talk, look_closer
+from finetune.packing.footage import Setting, frames_of, to_patches
+from finetune.packing.packed import PackedBatch, forward
 from finetune.recipe import load_recipe, parse_recipe
 from finetune.run import prepare
-from finetune.shape import new_checkpoint
-from finetune.tokenizer import corpus
 from finetune.world.clips import encode_clip
 from finetune.world.details import with_details
 from finetune.world.scene import Scene, make_scene

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from engine.keye.loading import load_config
-from finetune.costs import parameters
 from finetune.errors import FinetuneError
-from finetune.estimate import estimate
 from finetune.feedback import Runs
+from finetune.planning.costs import parameters
+from finetune.planning.estimate import estimate
 from finetune.recipe import Recipe, load_recipe
 from finetune.run import machine
 

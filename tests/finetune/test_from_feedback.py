@@ -15,7 +15,7 @@ from finetune.errors import FinetuneError
 from finetune.feedback import Runs
 from finetune.feedback.browse import exclude
 from finetune.feedback.splits import set_side
-from finetune.from_feedback import drawn, read_record, weigh
+from finetune.loop.from_feedback import drawn, read_record, weigh
 from finetune.recipe import load_recipe
 from tests.finetune.collected import Collected
 

@@ -17,7 +17,7 @@ from engine.runtime.local import LocalRuntime
 from engine.video import Clip, sample, sampling_for
 from finetune.__main__ import main
 from finetune.feedback import Runs
-from finetune.held_out import HeldOut, answer, samples
+from finetune.measuring.held_out import HeldOut, answer, samples
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo"

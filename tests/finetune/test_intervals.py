@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from finetune.intervals import Estimate, difference, mean, paired, phi, share
+from finetune.measuring.intervals import Estimate, difference, mean, paired, phi, share
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import SiglipConfig, SiglipModel
 
-from finetune.losses import IGNORE, next_token_loss, siglip_loss, token_log_probs
+from finetune.training.losses import IGNORE, next_token_loss, siglip_loss, token_log_probs
 
 BATCH, LENGTH, HIDDEN, VOCABULARY = 3, 50, 16, 997
 

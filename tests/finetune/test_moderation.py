@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.bench.kc_mmbench import YES_NO_FORM
-from finetune.moderation import broken_rules, has_marks, judged, length_of, question
+from finetune.writing.moderation import broken_rules, has_marks, judged, length_of, question
 
 
 @pytest.mark.parametrize(

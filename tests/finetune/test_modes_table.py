@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import EngineError
+from finetune.answers.scoring import wilson
 from finetune.errors import FinetuneError
-from finetune.modes_table import Told, measure, report, table
-from finetune.scoring import wilson
+from finetune.measuring.modes_table import Told, measure, report, table
 from finetune.world.thoughts import Group
 
 DIRECT, THINKS = "no_think", "think"

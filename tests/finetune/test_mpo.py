@@ -20,7 +20,7 @@ from finetune.run import run
 from finetune.stages import mpo, preferring
 from finetune.stages.preferring import PairBatch, Preferring
 from finetune.stages.reading import Start
-from finetune.trainer import Log, Stopped, Trainer
+from finetune.training.trainer import Log, Stopped, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo"

@@ -14,13 +14,13 @@ import torch
 from engine.errors import EngineError
 from engine.keye import KeyeForConditionalGeneration, KeyeProcessor, load_model
 from engine.video import Sampling, sampling_for
-from finetune.batches import ROW, Batches, Diet, chat_pieces
-from finetune.footage import Setting, shoot, to_patches
-from finetune.labels import CHARACTERS, EVENTS, IGNORE, PATCH_TARGETS, TOKEN_TARGETS, patch_labels, token_labels
-from finetune.muon import Muon, optimizers, orthogonalize
-from finetune.packed import PackedBatch, forward
-from finetune.shape import SAMPLING, new_checkpoint
-from finetune.tokenizer import SPECIAL
+from finetune.nano.shape import SAMPLING, new_checkpoint
+from finetune.nano.tokenizer import SPECIAL
+from finetune.packing.batches import ROW, Batches, Diet, chat_pieces
+from finetune.packing.footage import Setting, shoot, to_patches
+from finetune.packing.labels import CHARACTERS, EVENTS, IGNORE, PATCH_TARGETS, TOKEN_TARGETS, patch_labels, token_labels
+from finetune.packing.packed import PackedBatch, forward
+from finetune.training.muon import Muon, optimizers, orthogonalize
 from finetune.world import phrases_zh
 from finetune.world.questions import Question, draw
 from finetune.world.scene import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, TEXTURES, Camera, Scene, Thing, make_scene
@@ -362,7 +362,7 @@ def test_muon_finds_a_minimum() -> None:
 
 def test_an_untrained_model_answers_something_through_the_served_path(folder: Path, tmp_path: Path) -> None:
     from engine.video import Clip, sample
-    from finetune.evaluate import Answerer, blank
+    from finetune.measuring.evaluate import Answerer, blank
     from finetune.world.clips import encode_clip
 
     answerer = Answerer(folder)

@@ -17,7 +17,12 @@ from engine.errors import EngineError
 from engine.keye import KeyeConfig, KeyeForConditionalGeneration
 from engine.keye.loading import load_config
 from finetune.__main__ import main
-from finetune.costs import (
+from finetune.errors import FinetuneError
+from finetune.nano.shape import nano_config
+from finetune.nano.tokenizer import train_tokenizer
+from finetune.packing.packed import PackedBatch
+from finetune.packing.packed import forward as packed
+from finetune.planning.costs import (
     Example,
     Forward,
     Item,
@@ -29,14 +34,9 @@ from finetune.costs import (
     parameters,
     roles,
 )  # fmt: skip
-from finetune.errors import FinetuneError
-from finetune.memory import Batch, memory
-from finetune.packed import PackedBatch
-from finetune.packed import forward as packed
-from finetune.plan import make_plan, plan_text, provenance
+from finetune.planning.memory import Batch, memory
+from finetune.planning.plan import make_plan, plan_text, provenance
 from finetune.recipe import Part, load_recipe, parse_recipe
-from finetune.shape import nano_config
-from finetune.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.losses import bco_loss, dpo_loss, group_advantages, grpo_loss, mpo_loss
+from finetune.training.losses import bco_loss, dpo_loss, group_advantages, grpo_loss, mpo_loss
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "trl_losses.json"
 

@@ -12,8 +12,8 @@ import pytest
 from finetune.errors import FinetuneError
 from finetune.feedback import Store
 from finetune.feedback.trials import AskedPair, Pair, Trial, drawn_left
-from finetune.trial_figures import figures, sign_test
-from finetune.trial_preferences import as_preference
+from finetune.loop.trial_figures import figures, sign_test
+from finetune.loop.trial_preferences import as_preference
 
 BASE = "/models/nano"
 FACTS = {"model": "keye-nano", "checkpoint": BASE, "adapter": None, "runtime": "local", "decoding": {"greedy": True}}

@@ -21,7 +21,7 @@ from engine.keye.loading import load_config
 from finetune.__main__ import main
 from finetune.errors import FinetuneError
 from finetune.feedback import Run
-from finetune.queue import Order, Queue, last_lines, why_it_failed
+from finetune.loop.queue import Order, Queue, last_lines, why_it_failed
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO, RECIPE = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo", ROOT / "recipes" / "sft.toml"
@@ -123,7 +123,7 @@ def test_a_killed_and_a_paused_run_end_as_one_that_was_left_alone(queue: Queue, 
 STARTER = """
 import os, signal, sys, time
 from pathlib import Path
-from finetune.queue import Order, Queue
+from finetune.loop.queue import Order, Queue
 queue = Queue(Path(sys.argv[1]), Path(sys.argv[2]), lower_priority=False)
 steps = sys.argv[4].split()
 first = queue.add(Order(Path(sys.argv[3]), sys.argv[5], "first", tuple(steps), (sys.argv[6],)))
@@ -186,7 +186,7 @@ sft.Talks.make = make
 """
 
 NO_DISK = """
-import errno, torch, finetune.trainer as trainer
+import errno, torch, finetune.training.trainer as trainer
 
 trainer.SAVE_SECONDS, save, saved = 0.0, torch.save, []
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from finetune.__main__ import main
+from finetune.loop.replay import Replayed
 from finetune.recipe import load_recipe
-from finetune.replay import Replayed
 from finetune.stages.sft import Talks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.reasoning.modes import written
-from finetune.rewards import (
+from finetune.answers.rewards import (
     RewardName,
     Score,
     consistent,

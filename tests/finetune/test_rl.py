@@ -16,7 +16,7 @@ from engine.keye import KeyeProcessor, load_model
 from finetune.recipe import Part
 from finetune.stages import align, rl
 from finetune.stages.reading import Start
-from finetune.trainer import Log, Stopped, Trainer
+from finetune.training.trainer import Log, Stopped, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo"

@@ -14,8 +14,8 @@ from engine.keye import KeyeProcessor, load_model
 from engine.runtime.base import Decoding, Message
 from engine.runtime.local import LocalRuntime
 from engine.video import Clip, sample, sampling_for
+from finetune.answers.rollouts import ModelRoller, RuntimeRoller
 from finetune.data.conversations import Conversations
-from finetune.rollouts import ModelRoller, RuntimeRoller
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from finetune.curves import Line, chart, thinned, thousands, ticks
+from finetune.answers.scoring import wilson
 from finetune.errors import FinetuneError
-from finetune.groups import GROUPS
-from finetune.run_report import write_report
-from finetune.scoring import wilson
+from finetune.measuring.groups import GROUPS
+from finetune.reports.curves import Line, chart, thinned, thousands, ticks
+from finetune.reports.run_report import write_report
 from tests.finetune.made_up_run import answers, evaluation, made_up_run, measure
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from engine.reasoning.modes import written
 from engine.runtime.base import Message
+from finetune.answers.queries import Query
+from finetune.answers.rollouts import Rolled
+from finetune.answers.scorer import Scorer
 from finetune.bench.judge import JudgeError
-from finetune.queries import Query
-from finetune.rollouts import Rolled
-from finetune.scorer import Scorer
 
 
 def query() -> Query:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.evaluate import Asked, report, table
-from finetune.scoring import clause_recall, clauses, floor, overlap, read_box, right, wilson
+from finetune.answers.scoring import clause_recall, clauses, floor, overlap, read_box, right, wilson
+from finetune.measuring.evaluate import Asked, report, table
 from finetune.world.questions import Question
 from finetune.world.speech import Language
 

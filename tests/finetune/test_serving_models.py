@@ -18,8 +18,8 @@ from engine.runtime.served import Choice
 from engine.runtime.source import NANO
 from finetune.errors import FinetuneError
 from finetune.feedback import Runs, Store
-from finetune.serving import Serving, Source
-from finetune.trial import of_lessons, of_world
+from finetune.loop.serving import Serving, Source
+from finetune.loop.trial import of_lessons, of_world
 from tests.media import make_clip
 from tests.models import changed_copy, trained_adapter
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from engine.keye import KeyeForConditionalGeneration, KeyeProcessor, load_model
 from engine.video import Clip, sample, sampling_for
-from finetune.adapters import TARGETS, add_lora, lora_modules
 from finetune.data.collate import collate
 from finetune.data.conversations import Conversations
 from finetune.data.rows import parse_row
-from finetune.shard import shard, whole_state
 from finetune.stages.sft import Answering
+from finetune.training.adapters import TARGETS, add_lora, lora_modules
+from finetune.training.shard import shard, whole_state
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo"

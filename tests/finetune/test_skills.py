@@ -6,8 +6,8 @@ import pytest
 
 from finetune.bench.tasks import task_named
 from finetune.errors import FinetuneError
-from finetune.skills import SKILLS, Given, prompt, read, skill_of
-from finetune.wishes import Wishes
+from finetune.writing.skills import SKILLS, Given, prompt, read, skill_of
+from finetune.writing.wishes import Wishes
 
 PUBLISHED_YES_NO = "\n请直接给出结论，回答是或者否，不需要做额外分析，并且不许回答不确定"
 PUBLISHED_PHRASE = "\nAnswer the question using a single word or phrase."

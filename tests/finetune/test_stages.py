@@ -19,16 +19,16 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from engine.keye import KeyeProcessor, load_model
-from finetune.batches import Batches, Diet
 from finetune.errors import FinetuneError
 from finetune.feedback.runs import Runs
-from finetune.merge import average
+from finetune.nano.shape import new_checkpoint
+from finetune.packing.batches import Batches, Diet
 from finetune.recipe import Evaluation, Part, Recipe, load_recipe, parse_recipe
 from finetune.run import run
-from finetune.shape import new_checkpoint
 from finetune.stages import multitask, vision
 from finetune.stages.reading import Reading, Start
-from finetune.trainer import Group, Log, Objective, Result, Stopped, Trainer, Work, rate
+from finetune.training.merge import average
+from finetune.training.trainer import Group, Log, Objective, Result, Stopped, Trainer, Work, rate
 
 ALL = ["tower", "projector", "decoder"]
 

@@ -14,12 +14,12 @@ from engine.keye import KeyeProcessor, load_model
 from engine.pictures import read_picture
 from engine.video import Clip, sample, sampling_for
 from finetune.errors import FinetuneError
-from finetune.losses import siglip_loss
+from finetune.nano.shape import new_checkpoint
 from finetune.recipe import Recipe, parse_recipe
 from finetune.run import run
-from finetune.shape import new_checkpoint
 from finetune.stages import vision
 from finetune.stages.reading import Start
+from finetune.training.losses import siglip_loss
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "assets" / "demo"

@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from finetune.answers.scoring import read_box
 from finetune.errors import FinetuneError
-from finetune.scoring import read_box
 from finetune.world import phrases_zh
 from finetune.world.clips import encode_clip, sampled_times
 from finetune.world.questions import VIDEO_KINDS, Language, ask, draw, small_talk
@@ -213,7 +213,7 @@ def test_files_and_scenes_that_make_no_sense_are_refused(tmp_path: Path) -> None
 
 def test_sampled_times_are_those_of_the_video_path(tmp_path: Path) -> None:
     from engine.video import Clip, Sampling, sample
-    from finetune.shape import SAMPLING
+    from finetune.nano.shape import SAMPLING
 
     sampling = Sampling(**SAMPLING)
     path = encode_clip(scene_of(STAR, duration=5.0), tmp_path / "clip.mp4", (112, 112), fps=24)

@@ -22,7 +22,7 @@ from engine.runtime.base import Decoding, Message, Runtime
 from engine.runtime.local import LocalRuntime
 from engine.runtime.served import Choice, Served, hold
 from engine.runtime.source import NANO, name_of
-from finetune.adapters import merge_adapter
+from finetune.training.adapters import merge_adapter
 from tests.models import changed_copy, trained_adapter
 
 GREEDY = Decoding(max_tokens=24, greedy=True)
