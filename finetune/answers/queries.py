@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,12 +11,11 @@ import numpy as np
 
 from engine.reasoning.modes import MODES, ModeName, with_switch
 from engine.runtime.base import Message, Part
-from engine.video import Clip, Frames, Kind, Sampling, VideoInfo, sample
+from engine.video import Clip, Frames, Kind, VideoInfo
 from finetune.answers.rewards import RewardName
 from finetune.data.conversations import Conversations
 from finetune.data.jsonl import Rows
 from finetune.data.problems import BadRow, Problems
-from finetune.measuring.evaluate import encode_held_out, held_out_scene
 from finetune.packing.batches import CHINESE, Diet
 from finetune.packing.footage import Setting, draw_setting, shoot
 from finetune.world.clips import sampled_times
@@ -112,18 +109,3 @@ class FileQueries:
             self.lost.add(row.where, problem)
             return None
         return Query(row.where, messages, row.reference, row.reward)
-
-
-def held_out_queries(clips: int, sampling: Sampling, seed: int = 0, kinds: Sequence[str] = ()) -> Iterator[Query]:
-    """The questions of an evaluation (finetune.measuring.evaluate) about `clips` held-out clips, real H.264 files each;
-    only of these kinds where some are named."""
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(clips):
-            setting = held_out_scene(number, seed)
-            asked = [q for q in setting.questions if not kinds or q.kind in kinds]
-            if not asked:
-                continue
-            frames = sample(Clip(encode_held_out(setting, Path(folder) / "clip.mp4")), sampling, cache=None)
-            for q in asked:
-                messages = [Message("user", (frames, q.text))]
-                yield Query(f"{q.kind} {number}", messages, q.answer, BY_KIND.get(q.kind, "exact"), q.kind)

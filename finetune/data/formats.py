@@ -229,11 +229,6 @@ def to_grid(share: float) -> int:
     return min(max(int(share * GRID), 0), GRID - 1)
 
 
-def from_grid(number: int) -> float:
-    """The middle of a cell of the grid as a share 0..1; off by half a thousandth at most."""
-    return (number + 0.5) / GRID
-
-
 def clockwise(polygon: tuple[Point, ...]) -> tuple[Point, ...]:
     """The same corners in clockwise order as seen in the picture, starting with the same corner."""
     pairs = zip(polygon, (*polygon[1:], polygon[0]), strict=True)

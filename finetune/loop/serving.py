@@ -176,11 +176,6 @@ class Serving:
         choice = Choice(_path(chosen.model), _path(chosen.adapter))
         self._begin("promote", lambda: self._promote(choice, chosen.run, trial))
 
-    def promote_folder(self, folder: Path, run: str | None = None) -> None:
-        """Begin to serve what a folder holds, without a comparison."""
-        choice = self.choice(folder)
-        self._begin("promote", lambda: self._promote(choice, run, None))
-
     def roll_back(self) -> None:
         """Begin to serve again what was served before. FinetuneError if nothing was promoted."""
         before = self._store.promotions.before(self._base)

@@ -64,8 +64,8 @@ LONG_VIDEOS, PER_LONG, MANY = 6, 16, 8
 """The tower reads a clip as one sequence: of those with more than so many frames there are fewer, with more turns."""
 
 STILLS, PER_STILL = 16, 6
-DETAILED, PER_DETAILED, LOOKS = 8, 6, 3
-"""Clips of a batch and turns about each; of those with details so many are looked at closer."""
+DETAILED, PER_DETAILED, LOOKS = 12, 4, 2
+"""Clips of a batch and turns about each; so many of the turns look closer, each at a detail of its own."""
 
 CALLED = 0.8
 """Share of the turns with the image that look closer; the others need not, and are answered after a thought alone."""
@@ -198,7 +198,8 @@ class ColdBatches(Batches):
         out = []
         for n in range(planned.turns):
             if scene.details and n < planned.looks:
-                out.append(Talk((), turn_of(detail_problem(scene, rng, setting.size), "think_with_image")))
+                alone = replace(scene, details=(scene.details[n % len(scene.details)],))
+                out.append(Talk((), turn_of(detail_problem(alone, rng, setting.size), "think_with_image")))
                 continue
             if rng.random() < SMALL_TALK:
                 out.append(self._small_talk(rng, True))

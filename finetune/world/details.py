@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 from engine.reasoning.operations import Box
-from finetune.world.scene import COLOURS, LETTERS, SHAPES, WORDS, Camera, Detail, Scene, Thing
+from finetune.world.scene import COLOURS, SHAPES, WORDS, Camera, Detail, Scene, Thing
 
 TEXT_PIXELS, SHAPE_PIXELS = 4.0, 5.0
 """Heights of a detail in the frame as the model sees it: no letter and no outline can be told there."""
@@ -22,7 +22,7 @@ _ROOM = 0.05  # around a detail, in units of the shorter side
 
 
 def with_details(scene: Scene, rng: random.Random, shorter: int) -> Scene | None:
-    """`scene` with a tiny text and a tiny shape, before a camera at rest and without another text; None where there is
+    """`scene` with a tiny word and a tiny shape, before a camera at rest and without another text; None where there is
     no room for them. `shorter` is the shorter side of the frames that the model will see, in pixels.
 
     The shape is of a form and a colour that nothing else has, so that a question about a thing never means it."""
@@ -30,9 +30,8 @@ def with_details(scene: Scene, rng: random.Random, shorter: int) -> Scene | None
     shapes = [shape for shape in SHAPES if all(shape != t.shape for t in scene.things)]
     colours = [colour for colour in COLOURS if all(colour not in (t.colour, t.turned) for t in scene.things)]
     short = [word for word in WORDS if len(word) <= 3]
-    text = rng.choice(short) if rng.random() < 0.3 else "".join(rng.choices(LETTERS, k=rng.choice((2, 3))))
     wanted = (
-        Detail(0, 0, TEXT_PIXELS / shorter, text=text),
+        Detail(0, 0, TEXT_PIXELS / shorter, text=rng.choice(short)),
         Detail(0, 0, SHAPE_PIXELS / shorter, shape=rng.choice(shapes), colour=rng.choice(colours)),
     )
     placed: list[Detail] = []

@@ -1,7 +1,9 @@
 """The kinds of questions that take several steps: what fills their phrase, what a thought needs to say, and the answer.
 
 A thought holds only the facts that its question needs, each of them one that is answered well alone, and then the step
-from these to the answer. So a number is said as it is seen: to list what is counted is harder."""
+from these to the answer. So a number is said as it is seen: to list what is counted is harder.
+What is counted is named in the words of the question: the same words in capitals are other tokens, and what a model has
+learnt to see in answer to a word it does not see in answer to another token."""
 
 from __future__ import annotations
 
@@ -35,10 +37,6 @@ class _Group(NamedTuple):
     name: str  # as asked for: stars, red shapes
     word: str  # the answer that names it, or nothing
     number: int
-
-    @property
-    def fact(self) -> str:
-        return f"{_capital(self.name)}: {self.number}."
 
 
 def _capital(text: str) -> str:
@@ -93,8 +91,13 @@ def _sum(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     )
 
 
+def counted(groups: Sequence[tuple[str, int]]) -> str:
+    """How many there are of each group, as a thought says it."""
+    return f"I count {', '.join(f'{name}: {number}' for name, number in groups)}."
+
+
 def _facts(groups: Sequence[_Group], step: str) -> str:
-    return " ".join([*(group.fact for group in groups), step])
+    return f"{counted([(group.name, group.number) for group in groups])} {step}"
 
 
 def _more(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
@@ -256,7 +259,7 @@ def _same(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     if not others and rng.random() < 0.6:  # else nothing would nearly always be right
         return None
     phrases = "same_colour" if by_colour else "same_shape"
-    thought = f"{known} {group.fact} {group.number} minus 1 is {others}."
+    thought = f"{known} {_facts([group], f'{group.number} minus 1 is {others}.')}"
     return Traced({"the": reference}, thought, say.number(others), phrases)
 
 

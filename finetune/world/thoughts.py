@@ -24,7 +24,7 @@ from finetune.world.details import look_at
 from finetune.world.questions import MAKERS, PICTURE_KINDS, VIDEO_KINDS, Question, small_talk
 from finetune.world.scene import Scene
 from finetune.world.speech import SPEECH, Language, Speech
-from finetune.world.steps import MOST, STEP_WEIGHTS, STEPS
+from finetune.world.steps import MOST, STEP_WEIGHTS, STEPS, counted
 
 Group = Literal["simple", "steps", "detail", "talk"]
 """One look is enough; several facts are needed; it is too small for the frames; it is not about a clip."""
@@ -142,10 +142,10 @@ def _one_fact(kind: str, words: dict[str, str], answer: str, say: Speech) -> str
     about = _ABOUT.get(kind) or next((words[name] for name in ("the", "group", "a") if name in words), "all")
     if "other" in words:
         about += f" and {words['other']}"
+    if kind in ("count", "count_of", "count_end"):
+        return counted([(about, next(n for n in range(MOST + 1) if say.number(n) == answer))])
     about = about[0].upper() + about[1:]
     said = answer.rstrip(".")
-    if kind in ("count", "count_of", "count_end"):
-        said = str(next(n for n in range(MOST + 1) if say.number(n) == answer))
     return f"{about}: {said}." if len(said.split()) <= _LONGEST and "<" not in said else f"{about}."
 
 

@@ -230,7 +230,7 @@ def test_packed_turns_with_pictures_equal_separate_sequences(
 
 
 def test_the_modes_have_the_published_shares(model: KeyeForConditionalGeneration, processor: KeyeProcessor) -> None:
-    counts = load_recipe(ROOT / "recipes/nano-cold.toml").stage("cold_start").parts["cold_start"].counts
+    counts = load_recipe(ROOT / "recipes/nano-cold.toml").stage("cold_start").parts["ways"].counts
     more = {"no_think": 1, "think": 1, "auto": 6, "think_with_image": 3}  # as the recipe's own words say
     assert counts == {mode: more[mode] * number for mode, number in PUBLISHED.items()}
     assert sum(PUBLISHED.values()) == 680_000 + 2 * (24_000 + 80_000)

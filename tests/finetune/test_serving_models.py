@@ -132,7 +132,7 @@ def test_what_cannot_be_compared_or_promoted_is_told_and_changes_nothing(
     serving.served.close()
     busy = opened(store, tmp_path, busy="A benchmark measures the served model; stop it or wait for its end.")
     with pytest.raises(FinetuneError, match="A benchmark measures"):
-        busy.promote_folder(runs / "evening" / "sft")
+        busy.promote(trial.id)
     busy.served.close()
 
 

@@ -110,8 +110,10 @@ class _Reader:
 
     def read(self, sentence: str) -> None:
         self.last = sentence
-        if found := re.fullmatch(r"([\w ]+): (\d+)", sentence):
-            self._count(found[1].lower(), int(found[2]))
+        if found := re.fullmatch(r"I count (.+)", sentence):
+            for group in found[1].split(", "):
+                name, number = group.split(": ")
+                self._count(name, int(number))
         elif found := re.fullmatch(r"(\w+ \w+) (.+) at (\d+):(\d\d)", sentence):
             colour, shape = found[1].lower().split()
             (thing,) = [t for t in self.scene.things if (t.colour, t.shape) == (colour, shape)]
@@ -193,9 +195,8 @@ def test_arithmetic_is_asked_as_it_is_worked_out() -> None:
     for _, problem in _problems(150):
         if problem.kind != "arithmetic":
             continue
-        names = re.findall(r"([\w ]+): ", problem.thought)
-        counts = {n.strip().lower(): c for n, c in re.findall(r"([A-Z][\w ]*): (\d+)\.", problem.thought)}
-        assert len(counts) == len(names)
+        counts = dict(re.findall(r"(?:I count|,) ([\w ]+): (\d+)", problem.thought))
+        assert len(counts) == problem.thought.count(":")
         text = problem.text.lower().rstrip("?.")
         for name in sorted(counts, key=len, reverse=True):
             text = text.replace(f"the number of {name}", counts[name])
