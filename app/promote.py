@@ -214,7 +214,8 @@ class PromoteTab:
     def _judging(self, lang: Language, at: int) -> Updates:
         """The pair at a position (-1: the first that is not judged), and what all of them say."""
         trial = self._trial()
-        pairs = [pair for pair in self.studio.store.trials.pairs(trial.id) if pair.complete] if trial else []
+        every = self.studio.store.trials.pairs(trial.id) if trial else []
+        pairs = [pair for pair in every if pair.complete]
         if trial is None or not pairs:
             return {self.at: -1, self.pair: "", self.summary: "", self.promote_button: gr.Button(visible=False)}
         going_on = self.serving.state().doing == "compare"
@@ -228,7 +229,7 @@ class PromoteTab:
         told = summary_html(found, trial, lang) if trial.revealed else judged_html(found, lang)
         return {
             self.at: shown.position,
-            self.pair: pair_html(shown, judged, trial, self._film(shown), lang),
+            self.pair: pair_html(shown, judged, len(every), trial, self._film(shown), lang),
             self.summary: told,
             self.promote_button: gr.Button(
                 say("models_promote", lang, name=_name(trial)),

@@ -85,9 +85,9 @@ def progress_html(state: State, lang: Language) -> str:
 # -- one pair -------------------------------------------------------------------------------------------------------
 
 
-def pair_html(pair: Pair, positions: Sequence[int], trial: Trial, film: Path | None, lang: Language) -> str:
-    """A question with both answers and the four buttons. `positions` are those of all pairs that can be looked at;
-    which answer is whose is shown once the trial is revealed."""
+def pair_html(pair: Pair, positions: Sequence[int], total: int, trial: Trial, film: Path | None, lang: Language) -> str:
+    """A question with both answers and the four buttons. `positions` are those of the pairs that can be looked at, of
+    `total` that were asked; which answer is whose is shown once the trial is revealed."""
     at = positions.index(pair.position)
     steps = "".join(
         f'<button type="button" data-go="{positions[to] if 0 <= to < len(positions) else at}" '
@@ -96,7 +96,7 @@ def pair_html(pair: Pair, positions: Sequence[int], trial: Trial, film: Path | N
         for to, label, sign in ((at - 1, "models_previous", "‹"), (at + 1, "models_next", "›"))
     )
     head = (
-        f'<header class="kp-head"><span>{escape(say("models_pair", lang, n=at + 1, total=len(positions)))}</span>'
+        f'<header class="kp-head"><span>{escape(say("models_pair", lang, n=pair.position + 1, total=total))}</span>'
         f'<span class="kp-steps">{steps}</span></header>'
     )
     video = ""

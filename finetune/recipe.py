@@ -45,6 +45,7 @@ class Part:
     clip: float = 1.0  # norm of the gradient
     train: tuple[Module, ...] = MODULES
     data: tuple[str, ...] = ("world",)  # "world", "feedback" (of the store), or files of what the stage learns from
+    views: int = 1  # numbers of frames at which clips of files are seen, one each time they are gone through
     least: int = 0  # rows of feedback; with fewer the stage is left out
     replay: float = 0.0  # share of the steps that go over old skills, where the data are files
     replay_data: tuple[str, ...] = ()  # what these are: "world", or files of conversations

@@ -108,6 +108,17 @@ class Row:
     def answers(self) -> int:
         return sum(turn.role == "assistant" for turn in self.turns)
 
+    def seen_at(self, share: float, of_model: Sampling) -> Row:
+        """The same conversation with only this share of the frames a second of each of its clips."""
+
+        def thinner(part: str | Medium) -> str | Medium:
+            if not isinstance(part, Footage):
+                return part
+            return replace(part, fps=part.sampling(of_model).fps * share)
+
+        turns = tuple(replace(turn, parts=tuple(map(thinner, turn.parts))) for turn in self.turns)
+        return replace(self, turns=turns)
+
     def up_to(self, answers: int) -> Row:
         """The conversation to the end of its answer number `answers`, from 1."""
         ends = [i for i, turn in enumerate(self.turns) if turn.role == "assistant"]

@@ -52,6 +52,8 @@ def check(stage: Stage) -> None:
             continue
         if not part.data or "world" in part.data:
             raise FinetuneError(f"Say what {where} learns from: --data FILE.jsonl, or {where}.data in the recipe.")
+        if not 1 <= part.views <= len(VIEWS) or (part.views > 1 and stage.kind != "sft"):
+            raise FinetuneError(f"{where}.views is 1 to {len(VIEWS)}, and 1 but for fine-tuning on conversations.")
         if part.four_bit and not part.lora:
             raise FinetuneError(f"{where}: weights in 4 bits cannot be trained themselves; give lora = 16 as well.")
         for file in (*part.data, *(part.replay_data if part.replay_data != WORLD else ())):
@@ -86,12 +88,17 @@ class Answering(Objective):
         return Result(loss, loss.new_zeros(()), {})
 
 
+VIEWS = (1.0, 0.5, 0.75)
+"""Shares of a clip's frames a second: of each time that it is gone through, one after the other. The report learns from
+every video with two numbers of frames; few clips are less easily learnt by heart so."""
+
+
 class Talks:
     """Packed batches of rows, made ahead by threads. The same number always makes the same batch."""
 
     def __init__(self, rows: Rows, conversations: Conversations, part: Part, seed: str, rank: int, processes: int):
         self.rows, self.conversations, self.seed = rows, conversations, seed
-        self.rank, self.processes, self.most = rank, processes, part.batch_tokens
+        self.rank, self.processes, self.most, self.views = rank, processes, part.batch_tokens, part.views
         self.lost = Problems()  # rows that were good before training and cannot be read any more
         self._multiple = processes * part.accumulate
         self._plans: dict[int, list[list[int]]] = {}
@@ -120,8 +127,10 @@ class Talks:
         return self._plans[epoch]
 
     def _rows_of(self, number: int) -> list[int]:
+        """Which rows make a batch; beyond the last row they are the same again in the next view."""
         epoch, at = divmod(number, self._per_epoch)
-        return self._plan(epoch)[at * self.processes + self.rank]
+        first = epoch % self.views * len(self.rows)
+        return [first + i for i in self._plan(epoch)[at * self.processes + self.rank]]
 
     def _make(self, chosen: list[int]) -> Any:
         return collate([example for _, example in self._read(chosen, self.conversations.example)])
@@ -129,7 +138,10 @@ class Talks:
     def _read(self, chosen: list[int], read_row: Callable[[Row], T]) -> Iterator[tuple[int, T]]:
         """Rows as `read_row` makes them, with their numbers; what cannot be read any more is told and left out."""
         for i in chosen:
-            row = self.rows[i]
+            view, at = divmod(i, len(self.rows))
+            row = self.rows[at]
+            if view:
+                row = row.seen_at(VIEWS[view], self.conversations.sampling)
             try:
                 yield i, read_row(row)
             except BadRow as problem:

@@ -32,13 +32,13 @@ def pair(left: Any = "base", **changes: Any) -> Pair:
 @pytest.mark.parametrize("lang", LANGUAGES)
 @pytest.mark.parametrize("left", ["base", "candidate"])
 def test_nothing_tells_which_is_which_before_it_is_revealed(left: str, lang: Language) -> None:
-    hidden = pair_html(pair(left), [0, 1, 2], TRIAL, None, lang)
+    hidden = pair_html(pair(left), [0, 1, 2], 4, TRIAL, None, lang)
     for word in ("keye-nano", "evening", "base", "candidate"):
         assert word not in hidden
     first = "Three." if left == "base" else "Two."
     second = "Two." if left == "base" else "Three."
     assert hidden.index(first) < hidden.index(second)
-    shown = pair_html(pair(left), [0, 1, 2], SHOWN, None, lang)
+    shown = pair_html(pair(left), [0, 1, 2], 4, SHOWN, None, lang)
     assert "evening-1234" in shown and "data-reveal" not in shown
     told = judged_html(figures([pair(verdict="candidate", judged="now")]), lang)
     assert "100" not in told and "data-verdict" not in told
@@ -50,7 +50,7 @@ def test_nothing_tells_which_is_which_before_it_is_revealed(left: str, lang: Lan
 ])  # fmt: skip
 def test_a_side_means_the_one_that_stands_there(left: str, verdict: str, wanted: str) -> None:
     assert _verdict(pair(left), verdict) == wanted
-    pressed = pair_html(pair(left, verdict=wanted, judged="now"), [1], TRIAL, None, "en")
+    pressed = pair_html(pair(left, verdict=wanted, judged="now"), [1], 4, TRIAL, None, "en")
     assert f'data-verdict="{verdict}" aria-pressed="true"' in pressed and pressed.count('aria-pressed="true"') == 1
     with pytest.raises(FinetuneError):
         _verdict(pair(left), "base")  # no button says so
@@ -60,12 +60,13 @@ def test_what_models_and_files_say_is_text() -> None:
     bad = '<img src=x onerror="alert(1)"> ![x](http://evil/x.png)'
     asked = AskedPair(bad, "count", reference=bad)
     html = pair_html(
-        pair(asked=asked, base={"text": bad}, candidate={"text": "", "error": bad}), [1], SHOWN, None, "en"
+        pair(asked=asked, base={"text": bad}, candidate={"text": "", "error": bad}), [1], 4, SHOWN, None, "en"
     )
     assert "<img" not in html and "onerror" not in html.replace("onerror=&quot;", "")
     assert "says nothing" in html and "data-verdict" not in html
-    video = pair_html(pair(), [1], TRIAL, Path('/data/a"b#c.mp4'), "en")
+    video = pair_html(pair(), [1], 4, TRIAL, Path('/data/a"b#c.mp4'), "en")
     assert 'a%22b%23c.mp4"' in video
+    assert "Question 2 of 4" in video  # of all that were asked, however many are answered yet
     history = [Promotion("p", "b", "promote", None, "/a", bad, None, None, bad, None, "2025-01-01T00:00:00.000Z")]
     assert "<img" not in serving_html(None, Status("failed", bad), None, history, "en")
 

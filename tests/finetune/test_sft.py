@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from engine.events import Done
-from engine.keye import load_model
+from engine.keye import KeyeProcessor, load_model
 from engine.runtime.adapters import check_adapter
 from engine.runtime.base import Decoding, Message
 from engine.runtime.local import LocalRuntime
 from engine.video import Clip, sample, sampling_for
 from finetune.__main__ import main
-from finetune.stages.sft import Talks
+from finetune.recipe import Part
+from finetune.stages.reading import Start
+from finetune.stages.sft import Talks, talks
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO, RECIPE = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo", ROOT / "recipes" / "sft.toml"
@@ -175,6 +178,26 @@ def test_a_clip_that_breaks_during_training_is_left_out(
     assert "was left out: it names a video that cannot be read" in capsys.readouterr().err
     facts = json.loads((tmp_path / "b" / "sft" / "data.json").read_text())
     assert facts["lost"]["counts"] == {"names a video that cannot be read": 3}
+
+
+def test_every_time_a_clip_is_gone_through_it_is_seen_with_another_number_of_frames(tmp_path: Path) -> None:
+    """Two seconds or more at the model's own rate and at half of it, while what is said stays the same."""
+    clip = CLIPS[0]
+    (tmp_path / clip).symlink_to(DEMO / clip)
+    row = {"messages": [{"role": "user", "content": "<video>Which shelf?"}, {"role": "assistant", "content": "Two."}]}
+    (tmp_path / "one.jsonl").write_text(json.dumps({**row, "videos": [clip]}) + "\n")
+    part = Part(epochs=4, views=2, data=(str(tmp_path / "one.jsonl"),), cache=str(tmp_path / "frames"))
+    model = load_model(NANO, torch.float32)
+    start = Start(model, KeyeProcessor.from_pretrained(NANO), NANO, None, "0", 0, 1)  # type: ignore[arg-type]
+    source, problems = talks(start, part)
+    assert not problems.total and source.steps == 1
+    batches = [source.make(n) for n in range(4)]
+    pictures = [int((batch.input_ids == model.config.video_token_id).sum()) for batch in batches]
+    sampling = sampling_for(NANO)
+    served = sample(Clip(DEMO / clip), sampling)
+    thinner = sample(Clip(DEMO / clip), replace(sampling, fps=sampling.fps / 2))
+    assert pictures == [served.total_tokens, thinner.total_tokens] * 2 and pictures[0] > pictures[1]
+    assert [int(batch.learnt) for batch in batches] == [int(batches[0].learnt)] * 4
 
 
 @pytest.mark.parametrize(
