@@ -311,12 +311,17 @@ def _evaluate(recipe: Recipe, folder: Path, accelerator: Accelerator) -> None:
     if recipe.evaluate.clips and (folder / "model").exists() and not (folder / "evaluation.json").is_file():
         _measure(folder / "model", recipe.evaluate.clips, False, [folder], accelerator)
     if recipe.evaluate.modes and (folder / "model").exists() and not (folder / modes_table.FACTS).is_file():
-        share = (accelerator.process_index, accelerator.num_processes)
-        told = _together(modes_table.Table(folder / "model").run(recipe.evaluate.modes, part=share), accelerator)
-        if accelerator.is_main_process:
-            command = f"python -m finetune modes MODEL --clips {recipe.evaluate.modes}"
-            modes_table.write(told, {"command": command, "clips": recipe.evaluate.modes, "seed": 0}, folder)
-        accelerator.wait_for_everyone()
+        _measure_modes(folder / "model", recipe.evaluate.modes, folder, accelerator)
+
+
+def _measure_modes(model: Path, clips: int, folder: Path, accelerator: Accelerator) -> None:
+    """Ask in every mode, which the processes share, and write the tables into the folder."""
+    share = (accelerator.process_index, accelerator.num_processes)
+    told = _together(modes_table.Table(model).run(clips, part=share), accelerator)
+    if accelerator.is_main_process:
+        command = f"python -m finetune modes MODEL --clips {clips}"
+        modes_table.write(told, {"command": command, "clips": clips, "seed": 0}, folder)
+    accelerator.wait_for_everyone()
 
 
 def _release(recipe: Recipe, out: Path, model: Path, accelerator: Accelerator) -> None:
@@ -328,6 +333,8 @@ def _release(recipe: Recipe, out: Path, model: Path, accelerator: Accelerator) -
         release(model, folder)
     accelerator.wait_for_everyone()
     _measure(folder, recipe.evaluate.final, True, [out, folder], accelerator)
+    if recipe.evaluate.modes:
+        _measure_modes(folder, recipe.evaluate.modes, folder, accelerator)
     if accelerator.is_main_process:
         write_card(folder, out)
 

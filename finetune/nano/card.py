@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from engine.keye.loading import weight_files
 from engine.runtime.placement import parameter_count
 from finetune.errors import FinetuneError
+from finetune.measuring.modes_table import FACTS
 from finetune.training.checkpoint import write_model
 
 _CARD = """---
@@ -48,6 +49,13 @@ studio does, greedy. Right means every word right, of a box that it shares half 
 is the best that one fixed answer per kind could do.
 
 {table}
+{modes}"""
+
+_MODES = """
+## Modes
+`{command}`: every question in every mode, greedy, with the mean number of tokens written.
+
+{table}
 """
 
 
@@ -62,11 +70,13 @@ _TOLD = {
     "multitask": "Everything learnt, from pictures and then from videos.",
     "annealing": "The rate fell, on several mixtures of questions, and the models were averaged.",
     "sft": "At last it answered questions at a low rate.",
+    "cold_start": "It learnt the modes: to answer directly, to think first, to choose between the two, to look closer.",
 }
 
 
 def write_card(folder: Path, run: Path, notes: str = "") -> str:
-    """Write README.md of the model `folder` from the `run` that made it and its evaluation.json and evaluation.md.
+    """Write README.md of the model `folder` from the `run` that made it, its evaluation.json and evaluation.md, and
+    what its modes were measured to be worth, where they were.
 
     `notes` is one more sentence on how the run went. Raises FinetuneError where something is missing or damaged."""
     try:
@@ -74,6 +84,10 @@ def write_card(folder: Path, run: Path, notes: str = "") -> str:
         machine = json.loads((run / "machine.json").read_text("utf-8"))
         facts = json.loads((folder / "evaluation.json").read_text("utf-8"))
         table = (folder / "evaluation.md").read_text("utf-8")
+        modes = ""
+        if (folder / FACTS).is_file():
+            asked = json.loads((folder / FACTS).read_text("utf-8"))["command"]
+            modes = _MODES.format(command=asked, table=(folder / "modes.md").read_text("utf-8").strip())
         rows, spent = [], {"seconds": 0.0, "processor_seconds": 0.0}
         for stage in recipe["stages"]:
             for name, part in stage["parts"].items():
@@ -102,6 +116,7 @@ def write_card(folder: Path, run: Path, notes: str = "") -> str:
         told=" ".join(_TOLD.get(stage["kind"], "") for stage in recipe["stages"]),
         evaluation=facts["command"],
         table=table.strip(),
+        modes=modes,
     )
     (folder / "README.md").write_text(card, "utf-8")
     return card
