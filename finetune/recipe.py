@@ -48,7 +48,7 @@ class Part:
     views: int = 1  # numbers of frames at which clips of files are seen, one each time they are gone through
     least: int = 0  # rows of feedback; with fewer the stage is left out
     replay: float = 0.0  # share of the steps that go over old skills, where the data are files
-    replay_data: tuple[str, ...] = ()  # what these are: "world", or files of conversations
+    replay_data: tuple[str, ...] = ()  # "world", "modes" (the world in every mode), or files of conversations
     look: int = 0  # steps after which held-out questions are asked meanwhile; 0: at the beginning and the end only
     batch_tokens: int = 16384  # of each process, where the data are files
     # of the world

@@ -31,7 +31,7 @@ from finetune.planning.plan import GPUS
 from finetune.planning.workload import World
 from finetune.recipe import Part, Recipe, Stage
 from finetune.run import machine
-from finetune.stages.reading import WORLD
+from finetune.stages.reading import WORLD, WORLD_IN_MODES
 
 SAMPLED = 24
 """Rows that are looked at, spread over all."""
@@ -148,7 +148,7 @@ def _stage(
     work = epochs * samples * again * passes.step(*by_role) * (4 / 3 if part.recompute else 1.0)
     seen = epochs * tokens * samples
     batch = _batch(sizes, part, config)
-    if (share and part.replay_data == WORLD) or part.data == WORLD:
+    if (share and part.replay_data in (WORLD, WORLD_IN_MODES)) or part.data == WORLD:
         load = world.load(recipe, stage, replace(part, data=WORLD, steps=max(1, round(steps * share or steps))))
         work += load.training
         seen += load.tokens

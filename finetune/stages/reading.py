@@ -22,6 +22,7 @@ from finetune.training.checkpoint import write_model
 from finetune.training.trainer import Group, Objective, Result, Scores, Work
 
 WORLD = ("world",)
+WORLD_IN_MODES = ("modes",)  # the same, asked in every mode, as the cold start learns it
 """The data of a part that learns from the generated world."""
 
 BESIDE = "beside.safetensors"

@@ -32,7 +32,8 @@ from finetune.data.rows import Row, Use
 from finetune.errors import FinetuneError
 from finetune.loop.replay import Both, Replayed
 from finetune.recipe import Part, Stage
-from finetune.stages.reading import WORLD, Reading, Start, World, groups, world_work
+from finetune.stages.cold_start import Modes
+from finetune.stages.reading import WORLD, WORLD_IN_MODES, Reading, Start, World, groups, world_work
 from finetune.training.adapters import TARGETS, add_lora, lora_modules, merge_adapter, save_adapter
 from finetune.training.checkpoint import stored_dtype, write_model
 from finetune.training.losses import next_token_loss
@@ -56,7 +57,7 @@ def check(stage: Stage) -> None:
             raise FinetuneError(f"{where}.views is 1 to {len(VIEWS)}, and 1 but for fine-tuning on conversations.")
         if part.four_bit and not part.lora:
             raise FinetuneError(f"{where}: weights in 4 bits cannot be trained themselves; give lora = 16 as well.")
-        for file in (*part.data, *(part.replay_data if part.replay_data != WORLD else ())):
+        for file in (*part.data, *(part.replay_data if part.replay_data not in (WORLD, WORLD_IN_MODES) else ())):
             if not Path(file).is_file():
                 raise FinetuneError(f"There is no file {file}; give a .jsonl file of conversations.")
 
@@ -154,8 +155,8 @@ def with_replay(start: Start, part: Part, objective: Objective, source: Source) 
     """The same with the steps that go over old skills, where the part has any."""
     if not part.replay or not part.replay_data:
         return objective, source
-    if part.replay_data == WORLD:
-        old: Source = World(start, part)
+    if part.replay_data in (WORLD, WORLD_IN_MODES):
+        old: Source = World(start, part) if part.replay_data == WORLD else Modes(start, part)
         objective = Both(objective, Reading(start.model, None, 0.0))
     else:
         old, _ = talks(replace(start, seed=f"{start.seed}-replay"), replace(part, data=part.replay_data))

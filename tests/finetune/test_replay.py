@@ -64,7 +64,10 @@ def test_a_small_model_follows_what_the_recipe_says_of_small_ones(tmp_path: Path
     assert told.parts["sft"].lora == 4  # what the shell says counts more
 
 
-def test_a_run_with_the_world_between_is_stopped_and_gone_on_with(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("old", ["world", "modes"])
+def test_a_run_with_the_world_between_is_stopped_and_gone_on_with(
+    old: str, tmp_path: Path, monkeypatch: Any
+) -> None:
     rows = []
     for clip in sorted(DEMO.glob("*.mp4"))[:4]:
         turns = [{"role": "user", "content": "<video>Which shelf?"}, {"role": "assistant", "content": "Two."}]
@@ -74,7 +77,7 @@ def test_a_run_with_the_world_between_is_stopped_and_gone_on_with(tmp_path: Path
 
     def command(out: Path) -> list[str]:
         numbers = ["sft.lora=0", "sft.lr=1e-3", "sft.steps=4", "sft.batch_tokens=200", "threads=1", "sft.replay=0.5"]
-        numbers += ['sft.replay_data=["world"]', "sft.things=1", "sft.media=pictures", "sft.recompute=false"]
+        numbers += [f'sft.replay_data=["{old}"]', "sft.things=1", "sft.media=pictures", "sft.recompute=false"]
         where = ["--model", str(NANO), "--data", str(data), "--out", str(out), "--store", str(tmp_path / "s.sqlite")]
         return ["run", str(ROOT / "recipes" / "sft.toml"), *numbers, f"sft.cache={tmp_path / 'frames'}", *where]
 
