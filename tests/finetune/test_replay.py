@@ -59,7 +59,7 @@ def test_a_small_model_follows_what_the_recipe_says_of_small_ones(tmp_path: Path
     recipe = ROOT / "recipes" / "feedback.toml"
     large, small = load_recipe(recipe).stage("sft"), load_recipe(recipe, model=str(NANO)).stage("sft")
     assert large.parts["sft"].lora == 16 and large.parts["sft"].replay_data == ()
-    assert small.parts["sft"].lora == 0 and small.parts["sft"].replay_data == ("world",)
+    assert small.parts["sft"].lora == 0 and small.parts["sft"].replay_data == ("modes",)
     told = load_recipe(recipe, ["sft.lora=4"], model=str(NANO)).stage("sft")
     assert told.parts["sft"].lora == 4  # what the shell says counts more
 

@@ -74,7 +74,7 @@ def test_a_mode_streams_and_says_which_it_was(clip: Path, mode: str) -> None:
 
 
 def test_ask_in_words(clip: Path) -> None:
-    run = engine("ask", str(clip), "Hello", "--max-tokens", "3", "--start", "1", "--end", "2.5", "--budget", "64")
+    run = engine("ask", str(clip), "Hello", "--mode", "no_think", "--max-tokens", "3", "--end", "2.5", "--budget", "64")
     assert run.returncode == 0 and run.stdout.strip()
     assert "visual tokens" in run.stderr and "Traceback" not in run.stderr
 
