@@ -65,9 +65,7 @@ def test_a_small_model_follows_what_the_recipe_says_of_small_ones(tmp_path: Path
 
 
 @pytest.mark.parametrize("old", ["world", "modes"])
-def test_a_run_with_the_world_between_is_stopped_and_gone_on_with(
-    old: str, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_run_with_the_world_between_is_stopped_and_gone_on_with(old: str, tmp_path: Path, monkeypatch: Any) -> None:
     rows = []
     for clip in sorted(DEMO.glob("*.mp4"))[:4]:
         turns = [{"role": "user", "content": "<video>Which shelf?"}, {"role": "assistant", "content": "Two."}]
