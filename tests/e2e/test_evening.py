@@ -22,7 +22,7 @@ from tests.e2e.test_promote_page import question_shown
 expect.set_options(timeout=PATIENCE)
 
 CLIPS, OTHER_CLIPS = 4, 2
-NUMBERS = "sft.steps=60 mpo.least=1000 rl.least=1000"
+NUMBERS = "sft.steps=100 sft.replay=0.2 mpo.least=1000 rl.least=1000"
 
 
 def show(page: Page, one: Film) -> None:

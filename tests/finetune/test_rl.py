@@ -47,7 +47,7 @@ def write(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def part(data: Path, **more: Any) -> Part:
     given = {"lr": 3e-4, "batch_tokens": 2048, "cache": str(data.parent / "frames"), "questions": 1, "samples": 8}
-    given |= {"answer_tokens": 6, "modes": ("auto",), "temperature": 1.0}
+    given |= {"answer_tokens": 6, "modes": ("no_think",), "temperature": 1.0}
     return Part(data=(str(data),), **{**given, **more})  # type: ignore[arg-type]
 
 
@@ -72,13 +72,13 @@ class After:
         return self.left < 0
 
 
-GOOD, PLACE = "Is it good?", "Where do I find this?"
-"""keye-nano says yes to the one as often as no; to the other mostly "Bottom right." and sometimes "Bottom left."."""
+RED, PLACE = "Is that one red?", "Where do I find this?"
+"""keye-nano says no to the one nearly as often as yes; to the other "Bottom left." as often as "Bottom right."."""
 
 
 def test_the_rewarded_answer_becomes_likelier(tmp_path: Path) -> None:
     """Of two answers that are equally likely, one is right."""
-    data = write(tmp_path, question(GOOD, "No."))
+    data = write(tmp_path, question(RED, "No."))
     loop = trainer(tmp_path / "run", part(data, steps=12, lr=5e-4))
     loop.run(NEVER)
     lines = [json.loads(line) for line in (tmp_path / "run" / "answers-0.jsonl").read_text().splitlines()]
@@ -89,7 +89,7 @@ def test_the_rewarded_answer_becomes_likelier(tmp_path: Path) -> None:
 
 def test_a_group_without_spread_teaches_nothing(tmp_path: Path) -> None:
     """Nobody ever says what is asked for, and all answers are written alike."""
-    data = write(tmp_path, question(GOOD, "A rhinoceros with seven hats."))
+    data = write(tmp_path, question(RED, "A rhinoceros with seven hats."))
     loop = trainer(tmp_path / "run", part(data, steps=2, answer_tokens=1, samples=4))
     before = {name: value.clone() for name, value in loop.raw.state_dict().items()}
     batch: Any = loop.work.source.make(0)
@@ -101,19 +101,19 @@ def test_a_group_without_spread_teaches_nothing(tmp_path: Path) -> None:
 
 
 def test_every_question_is_asked_in_every_mode(tmp_path: Path) -> None:
-    data = write(tmp_path, question(GOOD, "No.", mode="think"))
+    data = write(tmp_path, question(RED, "No.", mode="think"))
     source: Any = rl.work(begin(tmp_path / "run"), part(data, steps=1, modes=("think", "no_think", "auto"))).source
     source.make(0)
     decode = source.conversations.processor.tokenizer.decode
     texts = [decode(source._prompts[0, mode].seen.input_ids) for mode in ("think", "no_think", "auto")]
-    assert f"{GOOD}/think<|im_end|>" in texts[0]
-    assert f"{GOOD}/no_think<|im_end|>" in texts[1]
-    assert f"{GOOD}<|im_end|>" in texts[2]
+    assert f"{RED}/think<|im_end|>" in texts[0]
+    assert f"{RED}/no_think<|im_end|>" in texts[1]
+    assert f"{RED}<|im_end|>" in texts[2]
 
 
 @pytest.mark.parametrize("form", [{}, {"lora": 4, "reuse": 3}, {"reuse": 3, "accumulate": 2}])
 def test_a_stopped_part_goes_on_as_if_it_had_not_been(form: dict[str, Any], tmp_path: Path) -> None:
-    rows = [question(GOOD, "No."), question(PLACE, "Bottom left.")]
+    rows = [question(RED, "No."), question(PLACE, "Bottom left.")]
     numbers = part(write(tmp_path, *rows), steps=5, samples=4, **form)
     whole = trainer(tmp_path / "whole", numbers)
     whole.run(NEVER)
@@ -131,7 +131,7 @@ def test_a_stopped_part_goes_on_as_if_it_had_not_been(form: dict[str, Any], tmp_
 
 
 def test_the_reference_is_the_model_that_the_part_began_with(tmp_path: Path) -> None:
-    data = write(tmp_path, question(GOOD, "No."))
+    data = write(tmp_path, question(RED, "No."))
     for form in ({}, {"lora": 4}):
         folder = tmp_path / str(len(form))
         loop = trainer(folder, part(data, steps=3, lr=3e-3, kl=0.1, **form))
@@ -149,7 +149,7 @@ def test_the_reference_is_the_model_that_the_part_began_with(tmp_path: Path) -> 
 
 
 def test_alignment_asks_anew_every_round_and_prefers_the_better(tmp_path: Path) -> None:
-    rows = [question(GOOD, "No."), question(PLACE, "Bottom left.")]
+    rows = [question(RED, "No."), question(PLACE, "Bottom left.")]
     data = write(tmp_path, *rows)
     numbers = part(data, steps=6, rounds=3, questions=2, lr=5e-4)
     loop = trainer(tmp_path / "run", numbers, align)
@@ -167,7 +167,7 @@ def test_alignment_asks_anew_every_round_and_prefers_the_better(tmp_path: Path) 
 
 
 def test_a_stopped_alignment_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    data = write(tmp_path, question(GOOD, "No."), question(PLACE, "Bottom left."))
+    data = write(tmp_path, question(RED, "No."), question(PLACE, "Bottom left."))
     numbers = part(data, steps=6, rounds=2)
     whole = trainer(tmp_path / "whole", numbers, align)
     whole.run(NEVER)
@@ -184,7 +184,7 @@ def test_a_stopped_alignment_goes_on_as_if_it_had_not_been(tmp_path: Path) -> No
 
 
 def test_what_an_abandoned_attempt_drew_is_forgotten(tmp_path: Path) -> None:
-    data = write(tmp_path, question(GOOD, "No."))
+    data = write(tmp_path, question(RED, "No."))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "round-0-0.json").write_text("{}")
     (tmp_path / "run" / "answers-0.jsonl").write_text("{}\n")
