@@ -85,7 +85,9 @@ class TuneTab:
         self.tab.select(self.open_tab, [*now, self.base], [self.base, *state], **quiet)
         self.recipe.input(self.choose_recipe, [self.recipe], [self.data, self.offer], **quiet)
         self.weigh_button.click(self.weigh, [self.lang, *wish], [self.offer], api_visibility="private")
-        self.start_button.click(self.begin, [*now, *wish], [self.offer, *state], api_visibility="private")
+        # One after the other, so that a look that began before a run did does not end the looking.
+        turns: dict[str, Any] = {"concurrency_id": "tune", "concurrency_limit": 1}
+        self.start_button.click(self.begin, [*now, *wish], [self.offer, *state], api_visibility="private", **turns)
         self.which.input(self.choose, now, state, **quiet)
         for button, act in zip(
             actions,
@@ -93,7 +95,7 @@ class TuneTab:
             strict=True,
         ):
             button.click(self._acting(act), now, state, concurrency_limit=None, **quiet)
-        self.ticker.tick(self.tick, now, state, concurrency_limit=None, **quiet)
+        self.ticker.tick(self.tick, now, state, **turns, **quiet)
 
     # -- what happens -------------------------------------------------------------------------------------------
 
@@ -150,8 +152,8 @@ class TuneTab:
         return self._state(lang, run, listed)
 
     def tick(self, lang: Language, run: str | None, listed: Any) -> Updates:
-        """Once a second while something trains or waits."""
-        return self._state(lang, run, listed)
+        """Once a second while something trains or waits. What is chosen meanwhile, or begun, stays chosen."""
+        return self._state(lang, run, listed, stays=True)
 
     def _acting(self, act: Any) -> Any:
         def acted(lang: Language, run: str | None, listed: Any) -> Updates:
@@ -170,8 +172,9 @@ class TuneTab:
     def _sharing(self, lang: Language) -> str:
         return say("tune_gpu" if self.tuner.shares_gpu else "tune_cpu", lang)
 
-    def _state(self, lang: Language, chosen: str | None, listed: Any) -> Updates:
-        queue = self.tuner.queue
+    def _state(self, lang: Language, chosen: str | None, listed: Any, stays: bool = False) -> Updates:
+        """Everything about a run; `stays` leaves the choice to the page, which may know a later one than `chosen`."""
+        queue, asked = self.tuner.queue, chosen
         hidden = {
             button: gr.Button(label, visible=False)
             for button, label in (
@@ -195,12 +198,11 @@ class TuneTab:
             choices = tuple((f"{r.name} · {moment(r.created)} · {state_name(r.status, lang)}", r.id) for r in runs)
             signature = (lang, chosen, choices)
             same = _plain(listed) == _plain(signature)
+            value = {} if stays and chosen == asked else {"value": chosen}
             return {
                 **hidden,
                 **(self._buttons(run, training, waiting, lang) if run else {}),
-                self.which: gr.skip()
-                if same
-                else gr.Dropdown(list(choices), value=chosen, label=say("tune_run", lang)),
+                self.which: gr.skip() if same else gr.Dropdown(list(choices), label=say("tune_run", lang), **value),
                 self.listed: signature,
                 self.problem: problem_html(translate(queue.problem, lang)) if queue.problem else "",
                 self.shown: self._run(run, metrics, training, lang) if run else "",
