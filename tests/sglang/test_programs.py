@@ -41,7 +41,7 @@ def test_the_shell_says_the_same_on_every_runtime(nano: Served, clip: Path) -> N
     first, second = ([json.loads(line) for line in done.stdout.splitlines()] for done in (here, there))
     for field in ("text", "finish", "prompt_tokens", "visual_tokens", "answer_tokens"):
         assert first[-1][field] == second[-1][field], field
-    assert {event["type"] for event in second} <= {"progress", "queued", "answer", "done"}
+    assert {event["type"] for event in second} <= {"progress", "queued", "analysis", "answer", "done"}
 
 
 def test_what_the_shell_is_told_wrong_is_one_sentence(
