@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError
+from finetune.data.duplicates import note_compared
 from finetune.data.folder import read_folder
 from finetune.data.frames import looks
 from finetune.data.items import Item
@@ -96,11 +97,4 @@ def _benchmark(place: Path, encoder: Encoder, report: Report) -> Iterator[tuple[
             continue
         read += 1
         yield f"{place.name}/{item.id}", seen, said
-    if not read:
-        raise FinetuneError(f"{place} holds no pictures or videos that can be read; unpack its media there.")
-    report.note(f"Compared with {read:,} media of {place.name}.")
-    if unread:
-        report.note(
-            f"{len(unread):,} media of {place.name} cannot be read and were compared with nothing: "
-            f"{', '.join(unread[:3])}."
-        )
+    note_compared(report, place, read, unread)

@@ -218,6 +218,18 @@ def decontaminate(
     return kept, report
 
 
+def note_compared(report: Report, folder: Path, read: int, unread: Sequence[str]) -> None:
+    """Say with how many media of a benchmark's folder was compared. Raises FinetuneError where there were none."""
+    if not read:
+        raise FinetuneError(f"{folder} holds no pictures or videos that can be read; unpack its media there.")
+    report.note(f"Compared with {read:,} media of {folder.name}.")
+    if unread:
+        report.note(
+            f"{len(unread):,} media of {folder.name} cannot be read and were compared with nothing: "
+            f"{', '.join(unread[:3])}."
+        )
+
+
 def _take_up(folder: Path, hashes: Hashes, index: Index[str], report: Report) -> None:
     if not folder.is_dir():
         raise FinetuneError(f"{folder} is no folder; give the folder of a benchmark's pictures and videos.")
@@ -236,11 +248,4 @@ def _take_up(folder: Path, hashes: Hashes, index: Index[str], report: Report) ->
                 read += 1
             except (EngineError, FinetuneError):
                 unread.append(path)
-    if not read:
-        raise FinetuneError(f"{folder} holds no pictures or videos that can be read; unpack its media there.")
-    report.note(f"Compared with {read:,} media of {folder.name}.")
-    if unread:
-        report.note(
-            f"{len(unread):,} media of {folder.name} cannot be read and were compared with nothing: "
-            f"{', '.join(unread[:3])}."
-        )
+    note_compared(report, folder, read, unread)

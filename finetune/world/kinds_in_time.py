@@ -33,14 +33,14 @@ def _event(scene: Scene, rng: random.Random, say: Speech) -> Made | None:
     return Made({"the": found[1]}, say.sentence(say.does(found[0])))
 
 
-def _does_alone(scene: Scene, thing: Thing) -> bool:
+def does_alone(scene: Scene, thing: Thing) -> bool:
     """Whether nothing else does the same."""
     return sum((t.event, t.motion) == (thing.event, thing.motion) for t in scene.things) == 1
 
 
 def _which(scene: Scene, rng: random.Random, say: Speech) -> Made | None:
     thing = rng.choice(scene.things)
-    if not _does_alone(scene, thing) or (thing.event is None and rng.random() < 0.5):
+    if not does_alone(scene, thing) or (thing.event is None and rng.random() < 0.5):
         return None
     does = say.does_roughly("turns") if thing.event == "turns" else say.does(thing)
     return Made({"does": does}, say.sentence(say.named(thing.shape, thing.colour)))
@@ -99,19 +99,22 @@ def _after(scene: Scene, rng: random.Random, say: Speech) -> Made | None:
     return Made(words, say.number(number), "left_after" if thing.event == "disappears" else "after")
 
 
+def led_to(scene: Scene, rng: random.Random, say: Speech) -> tuple[Thing, str] | None:
+    """A thing and what leads to it: it lies beside another, or it alone does something."""
+    if scene.still or rng.random() < 0.6:
+        return neighbour(scene, rng, say)
+    thing = rng.choice(scene.things)
+    if not does_alone(scene, thing) or (thing.resting and thing.event is None):
+        return None
+    return thing, say.doer(say.does(thing))
+
+
 def _hop(scene: Scene, rng: random.Random, say: Speech) -> Made | None:
     """Two steps: the thing beside another, or the thing that does something, and what it is."""
-    thing: Thing
-    if scene.still or rng.random() < 0.6:
-        found = neighbour(scene, rng, say)
-        if found is None:
-            return None
-        thing, that = found
-    else:
-        thing = rng.choice(scene.things)
-        if not _does_alone(scene, thing) or (thing.resting and thing.event is None):
-            return None
-        that = say.doer(say.does(thing))
+    found = led_to(scene, rng, say)
+    if found is None:
+        return None
+    thing, that = found
     if rng.random() < 0.5 and thing.event != "turns":
         return Made({"that": that}, say.colour(thing.colour), "hop_colour")
     return Made({"that": that}, say.shape(thing.shape), "hop_shape")

@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from finetune.world.kinds import neighbour, refer
+from finetune.world.kinds import refer
+from finetune.world.kinds_in_time import does_alone, led_to
 from finetune.world.scene import COLOURS, SHAPES, Scene, Thing
 from finetune.world.speech import Speech, timestamp
 
@@ -213,22 +214,12 @@ def _order(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
 # -- from one thing to another --------------------------------------------------------------------------------------
 
 
-def _alone(scene: Scene, thing: Thing) -> bool:
-    return sum((t.event, t.motion) == (thing.event, thing.motion) for t in scene.things) == 1
-
-
 def _hop(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     """The thing beside another, or the thing that does something, and what it is."""
-    if scene.still or rng.random() < 0.6:
-        found = neighbour(scene, rng, say)
-        if found is None:
-            return None
-        thing, that = found
-    else:
-        thing = rng.choice(scene.things)
-        if not _alone(scene, thing) or (thing.resting and thing.event is None):
-            return None
-        that = say.doer(say.does(thing))
+    found = led_to(scene, rng, say)
+    if found is None:
+        return None
+    thing, that = found
     if thing.event == "turns":
         return None
     thought = f"{_capital(that)} is {say.the(say.named(thing.shape, thing.colour))}."
@@ -243,7 +234,7 @@ def _same(scene: Scene, rng: random.Random, say: Speech) -> Traced | None:
     thing = rng.choice(scene.things)
     if any(t.event == "turns" for t in scene.things):
         return None
-    if _alone(scene, thing) and not (thing.resting and thing.event is None) and rng.random() < 0.5:
+    if does_alone(scene, thing) and not (thing.resting and thing.event is None) and rng.random() < 0.5:
         reference = say.doer(say.does(thing))
         known = f"{_capital(reference)} is {say.the(say.named(thing.shape, thing.colour))}."
     else:
