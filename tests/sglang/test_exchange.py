@@ -19,7 +19,7 @@ from engine.runtime.source import name_of
 from tests.models import changed_copy, trained_adapter
 from tests.sglang.conftest import Served as Server
 from tests.sglang.test_same_answers import end, run
-from tests.sglang.test_serving import LONG, QUESTION
+from tests.sglang.test_serving import LONG, QUESTION, endless  # noqa: F401  # a fixture
 
 
 def said(runtime: Runtime) -> Done:

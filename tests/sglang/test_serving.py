@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,30 @@ from app.studio import ClipChoice, Limits, Manner, Studio
 from engine.errors import EngineError
 from engine.events import Answer, Done, Error, Queued
 from engine.keye import KeyeProcessor
-from engine.runtime.base import Decoding, Message
+from engine.runtime import sglang_client
+from engine.runtime.base import Decoding, Message, ModelInfo
 from engine.runtime.local import LocalRuntime
 from engine.runtime.sglang import SGLangRuntime
 from tests.media import make_clip
 from tests.sglang.conftest import Served, frames_of
 from tests.sglang.test_same_answers import GREEDY, end, run
 
-# Noise: it does not end by itself.
+# Noise, as long as it may be (the fixture `endless`).
 LONG = Decoding(max_tokens=1500, temperature=50.0, top_k=0, top_p=1.0, seed=5)
+
+
+@pytest.fixture(autouse=True)
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise draws the end of the turn too, now and then: the server is asked to go on over it."""
+    body = sglang_client._body
+
+    def going_on(endpoint: Any, adapter: Any, messages: Any, decoding: Decoding, rid: str) -> dict[str, Any]:
+        asked = body(endpoint, adapter, messages, decoding, rid)
+        if decoding.temperature == LONG.temperature:
+            asked["extra_body"]["ignore_eos"] = True
+        return asked
+
+    monkeypatch.setattr(sglang_client, "_body", going_on)
 
 
 def requests_on(served: Served) -> int:
@@ -207,34 +223,29 @@ def test_a_killed_server_loses_nothing_and_comes_back(nano: Served, tmp_path: Pa
     runtime.load_adapter("kept", make_adapter(tmp_path / "kept", strength=6.0))
     studio = Studio(AppConfig(data=tmp_path / "data"), runtime)
     sha, _ = studio.add_video(clip, "clip.mp4")
-    plain = runtime.info
+    plain = SGLangRuntime.info
 
-    def noisy() -> Any:  # the page asks with the model's own decoding, which ends too soon to be killed in the middle
-        from dataclasses import replace
+    def noisy(self: SGLangRuntime) -> ModelInfo:  # the model's own decoding ends too soon to be killed in the middle
+        return replace(plain(self), decoding=LONG)
 
-        return replace(plain(), decoding=LONG)
-
-    runtime.info = noisy  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SGLangRuntime, "info", noisy)
         conversation, job = studio.ask(None, "What happens?", ClipChoice(sha), Limits(), Manner(max_tokens=1500))
         wait_until(lambda: job.snapshot().text, "the answer began")
         leader = nano.supervisor.pid
         assert leader is not None
         os.killpg(leader, signal.SIGKILL)
         job.join(120)
-        done = job.snapshot().done
-        assert done is not None and done.finish == "error"
-        assert "went away in the middle" in job.snapshot().error
-        [turn] = studio.turns(conversation)
-        assert turn.question.text == "What happens?"
-        assert turn.answer is not None and turn.answer.error == job.snapshot().error
-        runtime.info = plain  # type: ignore[method-assign]
-        _, again = studio.ask(conversation, "What happens?", ClipChoice(sha), Limits(), Manner(max_tokens=8))
-        again.join(300)
-        answered = again.snapshot().done
-        assert answered is not None and answered.finish in ("stop", "length"), again.snapshot()
-        assert nano.supervisor.pid != leader
-        assert runtime.adapters() == ["kept"]  # the server that came back was given what the first one had
-        runtime.unload_adapter("kept")
-    finally:
-        runtime.info = plain  # type: ignore[method-assign]
+    done = job.snapshot().done
+    assert done is not None and done.finish == "error"
+    assert "went away in the middle" in job.snapshot().error
+    [turn] = studio.turns(conversation)
+    assert turn.question.text == "What happens?"
+    assert turn.answer is not None and turn.answer.error == job.snapshot().error
+    _, again = studio.ask(conversation, "What happens?", ClipChoice(sha), Limits(), Manner(max_tokens=8))
+    again.join(300)
+    answered = again.snapshot().done
+    assert answered is not None and answered.finish in ("stop", "length"), again.snapshot()
+    assert nano.supervisor.pid != leader
+    assert runtime.adapters() == ["kept"]  # the server that came back was given what the first one had
+    runtime.unload_adapter("kept")
