@@ -20,7 +20,7 @@ from app.session import Session
 from app.studio import USER_ERRORS, ClipChoice, Limits, Manner, Studio, Turn
 from app.views import conversations_html, demo_note, model_html
 from app.votes import VotesPane
-from engine.reasoning.modes import mode_of
+from engine.reasoning.modes import MODE_NAMES, mode_of
 
 _LIST_JS = """
 element.addEventListener('click', event => {
@@ -128,7 +128,7 @@ class AskTab:
                     **quiet,
                 )
             )
-        self.clip.chips.select(self.take_question, None, [self.question], **quiet)
+        self.clip.chips.select(self.take_question, [self.session, *how], [self.question, *shown_how], **quiet)
         for changed in how:
             changed.input(self.take_mode, [self.session, *how], shown_how, **quiet)
         self.compare.chooser.select(self.choose, [self.session], talk, concurrency_limit=None, **quiet)
@@ -182,8 +182,15 @@ class AskTab:
 
     # -- questions ----------------------------------------------------------------------------------------------
 
-    def take_question(self, event: gr.EventData) -> str:
-        return str(event._data.get("question", ""))
+    def take_question(
+        self, session: Session, mode: str, on: bool, against: Any, blind: bool, event: gr.EventData
+    ) -> Updates:
+        """A suggested question, with the mode that it is suggested for."""
+        taking: Updates = {self.question: str(event._data.get("question", ""))}
+        wanted = event._data.get("mode")
+        if wanted in MODE_NAMES:
+            taking |= self.take_mode(session, wanted, on, against, blind)
+        return taking
 
     def take_mode(self, session: Session, mode: str, on: bool, against: Any, blind: bool) -> Updates:
         session = taken(session, mode, on, against, blind)

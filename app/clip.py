@@ -15,7 +15,7 @@ from app.i18n import Language, say, translate
 from app.session import Session
 from app.sound import SoundPane
 from app.studio import USER_ERRORS, ClipChoice, Limits, Studio
-from app.views import demos_html, problem_html, strip_html, suggestions_html
+from app.views import Suggestion, demos_html, problem_html, strip_html, suggestions_html
 from engine.runtime.base import ModelInfo
 
 Updates = dict[Any, Any]
@@ -100,7 +100,7 @@ class ClipPane:
             return self.told(say("no_video", session.lang))
         return self._take(session, demo.file, demo.questions, progress)
 
-    def _take(self, session: Session, file: Path, questions: tuple[str, ...], progress: gr.Progress) -> Updates:
+    def _take(self, session: Session, file: Path, questions: tuple[Suggestion, ...], progress: gr.Progress) -> Updates:
         try:
             sha, info = self.studio.add_video(file, file.name)
             session = replace(session, clip=ClipChoice(sha), duration=info.duration, suggestions=questions)
@@ -175,7 +175,7 @@ class ClipPane:
             self.strip: strip_html(frames, frames.notes, session.lang),
             self.problem: gr.HTML(visible=False),
             self.picks: gr.HTML(self._demo_cards(session.lang), visible=False),
-            self.chips: suggestions_html(session.suggestions),
+            self.chips: suggestions_html(session.suggestions, session.lang),
         }
 
     def emptied(self, session: Session) -> Updates:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.views import thumbnail
+from app.views import Suggestion, thumbnail
 from engine.video import PRESETS, Clip, sample
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "demo"
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "assets" / "demo"
 class Demo:
     file: Path
     title: str
-    questions: tuple[str, ...]
+    questions: tuple[Suggestion, ...]
     picture: str  # a data URL
 
 
@@ -29,7 +29,7 @@ def load_demos(folder: Path = FOLDER) -> list[Demo]:
         Demo(
             file=folder / row["file"],
             title=row["title"],
-            questions=tuple(q["question"] for q in row["questions"]),
+            questions=tuple(Suggestion(q["question"], q.get("mode")) for q in row["questions"]),
             picture=_picture(folder / row["file"]),
         )
         for row in json.loads(listing.read_text(encoding="utf-8"))["clips"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.i18n import Language
 from app.studio import ClipChoice, Limits
+from app.views import Suggestion
 from engine.reasoning.modes import ModeName
 
 
@@ -16,7 +17,7 @@ class Session:
     clip: ClipChoice | None = None
     duration: float = 0.0  # seconds of the clip's file
     limits: Limits = field(default_factory=Limits)
-    suggestions: tuple[str, ...] = ()
+    suggestions: tuple[Suggestion, ...] = ()
     mode: ModeName = "auto"
     against: ModeName | None = None  # the other mode of a comparison; None: one answer
     blind: bool = False  # which of the two is which is not told before the choice

@@ -8,11 +8,13 @@ import base64
 import re
 from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from app.i18n import Language, say, translate
+from engine.reasoning.modes import ModeName
 from engine.runtime.base import ModelInfo, Status, speaker
 from engine.video.types import Frames
 
@@ -123,12 +125,23 @@ def demos_html(demos: Sequence[tuple[str, str, str]], lang: Language) -> str:
     return f'<p class="ks-label">{escape(say("try", lang))}</p><div class="ks-demos">{cards}</div>' if cards else ""
 
 
-def suggestions_html(questions: Sequence[str]) -> str:
-    """Questions to take with a click."""
-    chips = "".join(
-        f'<button type="button" class="ks-chip" data-question="{escape(q, quote=True)}">{escape(q)}</button>'
-        for q in questions
-    )
+class Suggestion(NamedTuple):
+    """A question to take with a click, and the mode that shows what it needs; none: whichever is set."""
+
+    question: str
+    mode: ModeName | None = None
+
+
+def suggestions_html(suggestions: Sequence[Suggestion], lang: Language) -> str:
+    """Questions to take with a click, each with its mode where it has one."""
+
+    def chip(one: Suggestion) -> str:
+        mode = f' data-mode="{one.mode}"' if one.mode else ""
+        said = f" <small>{escape(say(f'mode_{one.mode}', lang))}</small>" if one.mode else ""
+        question = escape(one.question, quote=True)
+        return f'<button type="button" class="ks-chip" data-question="{question}"{mode}>{question}{said}</button>'
+
+    chips = "".join(map(chip, suggestions))
     return f'<div class="ks-chips">{chips}</div>' if chips else ""
 
 

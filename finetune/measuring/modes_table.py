@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -87,6 +87,14 @@ class _Asked:
     details: tuple[tuple[float, float, float, float] | None, ...]
 
 
+class Ended(NamedTuple):
+    """An answer that is over, its analysis, and the last part of a frame that was looked at."""
+
+    done: Done
+    analysis: str
+    box: Box | None
+
+
 class Table:
     """A model folder asked in all modes, in float32 on the processor."""
 
@@ -106,6 +114,22 @@ class Table:
                 ):
                     out += self._ask(asked, 2 * number + n)
         return out
+
+    def ask(self, frames: Frames, question: str, mode: ModeName) -> Ended:
+        """One question in one mode, greedily, as the page asks it. Raises FinetuneError where the model fails."""
+        analysis, box = "", None
+        messages = [Message("user", (frames, question))]
+        decoding = Decoding(max_tokens=MAX_TOKENS, greedy=True)
+        for event in reason(self._runtime, messages, decoding, threading.Event(), MODES[mode]):
+            if isinstance(event, Error):
+                raise FinetuneError(event.message)
+            if isinstance(event, Analysis):
+                analysis += event.text
+            elif isinstance(event, ToolResult):
+                box = event.box or box
+            elif isinstance(event, Done):
+                return Ended(event, analysis, box)
+        raise AssertionError("a stream ends with Done")
 
     def _usual(self, number: int, seed: int, folder: Path) -> _Asked:
         """A clip of an evaluation with one question of each kind of several steps that it allows, and some of one
@@ -158,20 +182,7 @@ class Table:
         clip: int,
         number: int,
     ) -> Told:
-        done: Done | None = None
-        analysis, box = "", None
-        messages = [Message("user", (frames, problem.text))]
-        decoding = Decoding(max_tokens=MAX_TOKENS, greedy=True)
-        for event in reason(self._runtime, messages, decoding, threading.Event(), MODES[mode]):
-            if isinstance(event, Error):
-                raise FinetuneError(event.message)
-            if isinstance(event, Analysis):
-                analysis += event.text
-            elif isinstance(event, ToolResult):
-                box = event.box or box
-            elif isinstance(event, Done):
-                done = event
-        assert done is not None, "a stream ends with Done"
+        done, analysis, box = self.ask(frames, problem.text, mode)
         chose = ""
         if mode == "auto":
             chose = "think" if MODES["think"].switch in analysis else "no_think"

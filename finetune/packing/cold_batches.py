@@ -286,7 +286,6 @@ class ColdBatches(Batches):
         row_ids = torch.zeros(shape_, dtype=torch.long)
         row_positions = torch.zeros((3, *shape_), dtype=torch.long)
         segments, labels, kind_of = (torch.full(shape_, value) for value in (-1, -100, -1))
-        weights = torch.zeros(shape_)
         kinds: list[str] = []
         patches, grids = [], []
         for c, several_rows in enumerate(rows_of):
@@ -309,14 +308,11 @@ class ColdBatches(Batches):
                     mask = torch.tensor(learnt[1:])
                     labels[c, r, at] = torch.where(mask, ids[1:], -100)
                     kind_of[c, r, at] = torch.where(mask, len(kinds), -1)
-                    # a thought of fifty tokens would outweigh fifty direct answers' first words
-                    weights[c, r, at] = mask / mask.sum().sqrt()
                     kinds.append(_logged(talk.turn))
         return PackedBatch(
             *(prefix_ids, positions, row_ids, row_positions, segments, labels, pixels, grid, kinds, kind_of),
             row_pixels=torch.cat(patches) if patches else None,
             row_grid=torch.tensor(grids) if grids else None,
-            weights=weights * ((labels != -100).sum() / weights.sum()),  # 1 on average
         )
 
 

@@ -79,9 +79,9 @@ def test_titles_and_names_are_escaped(lang: str) -> None:
 
 
 def test_suggestions_and_problems_are_escaped() -> None:
-    for made in (views.suggestions_html([HOSTILE]), views.problem_html(HOSTILE)):
+    for made in (views.suggestions_html([views.Suggestion(HOSTILE)], "en"), views.problem_html(HOSTILE)):
         assert not {"img", "script"} & {tag for tag, _ in Tags(made).tags}
-    assert views.problem_html("") == "" and views.suggestions_html([]) == ""
+    assert views.problem_html("") == "" and views.suggestions_html([], "en") == ""
 
 
 def frames(kinds: tuple[str, ...] = ("slow", "slow")) -> Frames:

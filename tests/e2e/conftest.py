@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from scripts.browser import chromium
 
@@ -128,3 +128,12 @@ def open_page(context: BrowserContext, url: str) -> Page:
     page.goto(url)
     page.wait_for_selector("#ks-model .ks-ready")
     return page
+
+
+def unfold(page: Page, *titles: str) -> None:
+    """Open the blocks with these titles, outer ones first, that are folded. After a reload, when none is moving."""
+    for title in titles:
+        block = page.locator("#ks-chat .title", has_text=title).first
+        if "expanded" not in (block.get_attribute("class") or ""):
+            block.click()
+        expect(block).to_have_class(re.compile("expanded"))

@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from finetune.feedback import Store
 from finetune.world.scene import SHAPES
-from tests.e2e.conftest import PATIENCE, ROOT, Site, open_page
+from tests.e2e.conftest import PATIENCE, ROOT, Site, open_page, unfold
 from tests.media import make_clip
 
 expect.set_options(timeout=PATIENCE)
@@ -58,6 +58,20 @@ def test_a_demo_clip_is_asked_about_and_the_answer_names_what_is_in_it(page: Pag
     count = next(q for q in DEMOS[0]["questions"] if q["kind"] == "count")
     assert count["answer"].rstrip(".") in ask(page, count["question"])
     expect(page.locator(".ks-list li")).not_to_have_count(0)
+
+
+def test_a_question_about_a_detail_brings_its_mode_and_the_model_looks_closer(page: Page) -> None:
+    page.locator(".ks-demo").last.click()
+    expect(page.locator(".ks-frame")).not_to_have_count(0)
+    truth = next(q for q in DEMOS[-1]["questions"] if q["kind"] == "tiny shape")
+    page.locator(".ks-chip", has_text=truth["question"]).click()
+    expect(page.locator("#ks-question textarea")).to_have_value(truth["question"])
+    expect(page.locator("#ks-mode").get_by_role("radio", name="Think with the image")).to_be_checked()
+    answer = ask(page, truth["question"])
+    assert truth["answer"] in answer and "Think with the image" in answer
+    page.reload()
+    unfold(page, "Thought", "Tool: crop")
+    expect(page.locator("#ks-chat img[src^='data:image/jpeg']")).to_have_count(2)  # the box on its frame, and the part
 
 
 def test_a_phone_clip_shows_its_frames_and_budget_and_an_answer_streams(page: Page, phone_clip: Path) -> None:

@@ -3,7 +3,6 @@ a tool runs. Over a runtime that follows a script, since what the shipped model 
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +17,7 @@ from app.studio import Studio
 from engine.reasoning import tools
 from engine.reasoning.sandbox import Limits, Output, run_code, unavailable
 from tests.app.conftest import ScriptedRuntime
-from tests.e2e.conftest import PATIENCE, free_port, open_page
+from tests.e2e.conftest import PATIENCE, free_port, open_page, unfold
 from tests.media import make_clip
 
 expect.set_options(timeout=PATIENCE)
@@ -84,15 +83,6 @@ def choose(page: Page, mode: str) -> None:
 def ask(page: Page, question: str = "What happens?") -> None:
     page.locator("#ks-question textarea").fill(question)
     page.locator("#ks-ask").click()
-
-
-def unfold(page: Page, *titles: str) -> None:
-    """Open the blocks with these titles, outer ones first, that are folded. After a reload, when none is moving."""
-    for title in titles:
-        block = page.locator("#ks-chat .title", has_text=title).first
-        if "expanded" not in (block.get_attribute("class") or ""):
-            block.click()
-        expect(block).to_have_class(re.compile("expanded"))
 
 
 SWITCHES = {"Auto": "", "Think": "/think", "Direct": "/no_think", "Think with the image": "/agentic_think"}

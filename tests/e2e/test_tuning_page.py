@@ -26,7 +26,7 @@ def teach(data: Path) -> list[str]:
 
     store, library = Store(data / "studio.sqlite"), Library(data / "videos")
     asked = []
-    for clip in sorted((ROOT / "assets" / "demo").glob("*.mp4")):
+    for clip in sorted((ROOT / "assets" / "demo").glob("*.mp4"))[:6]:
         sha, info = library.keep(clip)
         store.add_video(sha, name=clip.name, path=str(info.path), probe=describe_video(info))
         talk = store.new_conversation("Which shelf?")

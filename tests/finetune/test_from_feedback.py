@@ -21,7 +21,7 @@ from tests.finetune.collected import Collected
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, DEMO, RECIPE = ROOT / "assets" / "keye-nano", ROOT / "assets" / "demo", ROOT / "recipes" / "feedback.toml"
-CLIPS = sorted(DEMO.glob("*.mp4"))
+CLIPS = sorted(DEMO.glob("*.mp4"))[:6]
 LONG = "It is the {}th shelf, and on it there lies a thing that nobody in the whole house has ever used."
 """Too many words for an answer that is checked by rule, so that reinforcement cannot ask for it."""
 
