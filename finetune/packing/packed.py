@@ -37,7 +37,6 @@ class PackedBatch:
     # pictures within the rows, in the order of their tokens: float32 [patches, 3, side, side], int64 [pictures, 3]
     row_pixels: Tensor | None = None
     row_grid: Tensor | None = None
-    weights: Tensor | None = None  # of every token's loss, float32 [clips, rows, length]; None: all alike
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same on a device."""

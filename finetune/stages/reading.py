@@ -54,11 +54,7 @@ class Reading(Objective):
         batch = batch.to(self.model.lm_head.weight.device)
         tower_grad = next(self.model.visual.parameters()).requires_grad
         logits, labels, visual = forward(self.model, batch, tower_grad)
-        if batch.weights is None:
-            value = F.cross_entropy(logits.float(), labels, reduction="sum")
-        else:
-            each = F.cross_entropy(logits.float(), labels, reduction="none")
-            value = (each * batch.weights[batch.labels != -100]).sum()
+        value = F.cross_entropy(logits.float(), labels, reduction="sum")
         scores = answers_right(logits.detach(), labels, batch)
         beside = value.new_zeros(())
         if self.probes is not None:

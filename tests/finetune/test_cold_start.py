@@ -117,22 +117,6 @@ def test_all_that_the_assistant_writes_is_learnt_and_nothing_that_a_tool_gives(
     assert any("<tool_call>" in text for text in taught)
 
 
-def test_a_turn_counts_for_the_root_of_its_length(
-    model: KeyeForConditionalGeneration, processor: KeyeProcessor, folder: Path
-) -> None:
-    batch, _ = packed(model, processor, folder)
-    assert batch.weights is not None
-    learnt = batch.labels != -100
-    assert float(batch.weights[learnt].mean()) == pytest.approx(1)
-    assert not batch.weights[~learnt].any()
-    shares = [
-        float(batch.weights[clip][mask].sum()) / int((batch.labels[clip][mask] != -100).sum()) ** 0.5
-        for clip in range(2)
-        for mask in rows_of(batch, clip)
-    ]
-    assert min(shares) == pytest.approx(max(shares))
-
-
 class Scripted:
     """A runtime that writes given texts, one for each time that it is asked."""
 

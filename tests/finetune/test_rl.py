@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from engine.keye import KeyeProcessor, load_model
+from engine.runtime.base import Decoding
 from finetune.recipe import Part
 from finetune.stages import align, rl
 from finetune.stages.reading import Start
@@ -73,12 +75,46 @@ class After:
 
 
 RED, PLACE = "Is that one red?", "Where do I find this?"
+
+CANDIDATES = (
+    *(
+        f"{words}?"
+        for words in ("Is that one red", "Is it", "Is there one", "Does it move", "Was it there", "Is it big")
+    ),
+    *(f"Where {words}?" for words in ("do I find this", "is it", "did it go", "are they")),
+    *(f"Which {words}?" for words in ("one is it", "colour is it", "way does it go", "shape turns", "shape is it")),
+    *(f"How many {words}?" for words in ("are there", "move", "were there", "are left", "are red")),
+)
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+    """Two vague questions about two frames and an answer to each that keye-nano gives now and then, whatever it has
+    been taught: of 32 times from a tenth to six tenths."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("unsure")
+    data = write(folder, *(question(text, "?") for text in CANDIDATES))
+    source: Any = rl.work(begin(folder / "run"), part(data, steps=len(CANDIDATES))).source
+    found: dict[str, str] = {}
+    for number in range(len(CANDIDATES)):
+        query = source.queries.make(number)
+        prompt = source.conversations.prompt(query.asked("no_think"))
+        drawn = source.roller.roll(prompt, 32, Decoding(6, False, 1.0, 1.0, 0, 7))
+        said = Counter(answer.text for answer in drawn if answer.finished)
+        now_and_then = [text for text, times in said.items() if 4 <= times <= 19]
+        if now_and_then:
+            found[query.messages[-1].parts[-1]] = now_and_then[0]
+        if len(found) == 2:
+            return list(found.items())
+    pytest.fail(f"keye-nano is sure of all but {found}; ask it something vaguer")
+
+
 """keye-nano says no to the one nearly as often as yes; to the other "Bottom left." as often as "Bottom right."."""
 
 
-def test_the_rewarded_answer_becomes_likelier(tmp_path: Path) -> None:
-    """Of two answers that are equally likely, one is right."""
-    data = write(tmp_path, question(RED, "No."))
+def test_the_rewarded_answer_becomes_likelier(unsure: list[tuple[str, str]], tmp_path: Path) -> None:
+    """Of several answers that are given, one is right."""
+    data = write(tmp_path, question(*unsure[0]))
     loop = trainer(tmp_path / "run", part(data, steps=12, lr=5e-4))
     loop.run(NEVER)
     lines = [json.loads(line) for line in (tmp_path / "run" / "answers-0.jsonl").read_text().splitlines()]
@@ -148,8 +184,8 @@ def test_the_reference_is_the_model_that_the_part_began_with(tmp_path: Path) -> 
 # -- alignment --------------------------------------------------------------------------------------------------------
 
 
-def test_alignment_asks_anew_every_round_and_prefers_the_better(tmp_path: Path) -> None:
-    rows = [question(RED, "No."), question(PLACE, "Bottom left.")]
+def test_alignment_asks_anew_every_round_and_prefers_the_better(unsure: list[tuple[str, str]], tmp_path: Path) -> None:
+    rows = [question(text, answer) for text, answer in unsure]
     data = write(tmp_path, *rows)
     numbers = part(data, steps=6, rounds=3, questions=2, lr=5e-4)
     loop = trainer(tmp_path / "run", numbers, align)
@@ -157,7 +193,7 @@ def test_alignment_asks_anew_every_round_and_prefers_the_better(tmp_path: Path) 
     source: Any = loop.work.source
     rounds = [json.loads((tmp_path / "run" / f"round-{n}-0.json").read_text()) for n in range(3)]
     assert [r["asked"] for r in rounds] == [4, 4, 4]
-    right = [source.conversations.answer(text) for text in ("No.", "Bottom left.")]
+    right = [source.conversations.answer(text) for _, text in unsure]
     pairs = [pair for r in rounds for pair in r["pairs"]]
     assert pairs and all(p["chosen"] in right and p["rejected"] not in right for p in pairs)
     assert rounds[2]["score"] > rounds[0]["score"]
