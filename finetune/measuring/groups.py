@@ -1,6 +1,8 @@
-"""The groups of clips that an evaluation tells apart, and how a report calls them."""
+"""What a report calls the groups of clips that an evaluation tells apart, and the modes."""
 
 from __future__ import annotations
+
+from engine.reasoning.modes import ModeName
 
 GROUPS = {
     "video": "clips, any pair of colour and shape",
@@ -13,3 +15,11 @@ GROUPS = {
 }
 COUNTED = ("video", "unseen", "unseen triple")
 """The groups over which the kinds of questions are counted."""
+
+MODE_TITLES: dict[ModeName, str] = {
+    "auto": "auto",
+    "think": "think",
+    "no_think": "direct",
+    "think_with_image": "with the image",
+}
+"""What a table calls the modes."""

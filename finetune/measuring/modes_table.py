@@ -36,6 +36,7 @@ from finetune.answers.rewards import repeats
 from finetune.answers.scoring import right
 from finetune.errors import FinetuneError
 from finetune.measuring.evaluate import OFFSET, encode_held_out, held_out_scene
+from finetune.measuring.groups import MODE_TITLES
 from finetune.measuring.intervals import Estimate, paired, share
 from finetune.world.clips import encode_clip
 from finetune.world.details import detail_box, with_details
@@ -306,8 +307,7 @@ def _compared(told: Sequence[Told], group: Group, first: ModeName, second: ModeN
 
 def table(facts: dict[str, Any]) -> str:
     """The report as Markdown."""
-    names = {"auto": "auto", "think": "think", "no_think": "direct", "think_with_image": "with the image"}
-    head = "".join(f" {names[mode]} | tokens |" for mode in MODE_NAMES)
+    head = "".join(f" {MODE_TITLES[mode]} | tokens |" for mode in MODE_NAMES)
     line = "|---|---|" + "---|---|" * len(MODE_NAMES) + "\n"
 
     def cells(row: dict[str, Any]) -> str:
@@ -343,7 +343,8 @@ def table(facts: dict[str, Any]) -> str:
     )
     text += f"\nAuto chose to think: {chosen}.\n"
     circling = ", ".join(
-        f"{names[mode]} {r['value']:.1%} ({r['low']:.1%}–{r['high']:.1%})" for mode, r in facts["repeating"].items()
+        f"{MODE_TITLES[mode]} {r['value']:.1%} ({r['low']:.1%}–{r['high']:.1%})"
+        for mode, r in facts["repeating"].items()
     )
     text += f"\nOf the answers, so many went round in circles: {circling}.\n"
     if boxes := facts.get("boxes"):

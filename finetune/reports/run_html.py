@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.measuring.groups import GROUPS
+from finetune.measuring.groups import GROUPS, MODE_TITLES
 from finetune.reports.curves import Line, chart, legend, sparkline, thousands
 from finetune.reports.pages import document, table, text
 
@@ -221,9 +221,6 @@ def _row(
     return f'<tr class="{css}">{"".join(shown)}</tr>' if css else f"<tr>{''.join(shown)}</tr>"
 
 
-_MODES = {"auto": "auto", "think": "think", "no_think": "direct", "think_with_image": "with the image"}
-
-
 def _modes(facts: dict[str, Any]) -> str:
     """What each mode was worth after each stage, how often auto thought, and how often answers went in circles."""
     if not facts["modes"]:
@@ -238,15 +235,15 @@ def _modes(facts: dict[str, Any]) -> str:
     lines = []
     for stage, told in facts["modes"].items():
         for title, rows in told["right"].items():
-            cells = "".join(cell(rows.get(mode), tokens=True) for mode in _MODES)
+            cells = "".join(cell(rows.get(mode), tokens=True) for mode in MODE_TITLES)
             lines.append(f"<tr><th scope='row'>{text(stage)}</th><td>{text(title)}</td>{cells}</tr>")
-        circling = "".join(cell(told["repeating"].get(mode)) for mode in _MODES)
+        circling = "".join(cell(told["repeating"].get(mode)) for mode in MODE_TITLES)
         lines.append(f"<tr><th scope='row'>{text(stage)}</th><td>went round in circles</td>{circling}</tr>")
         for title, row in told["auto_thinks"].items():
-            thought = cell(row) + "<td></td>" * (len(_MODES) - 1)
+            thought = cell(row) + "<td></td>" * (len(MODE_TITLES) - 1)
             lines.append(f"<tr><th scope='row'>{text(stage)}</th><td>auto thought: {text(title)}</td>{thought}</tr>")
     return (
-        f"<h2>The modes</h2>{table(['After', 'Questions', *_MODES.values()], lines)}"
+        f"<h2>The modes</h2>{table(['After', 'Questions', *MODE_TITLES.values()], lines)}"
         '<p class="kb-note">Percent right with the 95 % interval and the mean number of tokens written, each question '
         "asked in every mode; of answers that went round in circles, and of questions that auto chose to think about, "
         "the percentage.</p>"
