@@ -16,11 +16,12 @@ from finetune.answers.rewards import RewardName
 from finetune.data.conversations import Conversations
 from finetune.data.jsonl import Rows
 from finetune.data.problems import BadRow, Problems
-from finetune.packing.batches import CHINESE, Diet
+from finetune.packing.batches import Diet
 from finetune.packing.footage import Setting, draw_setting, shoot
 from finetune.world.clips import sampled_times
 from finetune.world.questions import draw
 from finetune.world.scene import Scene
+from finetune.world.thoughts import unswitched
 
 BY_KIND: dict[str, RewardName] = {"box": "box", "list": "set", "caption": "set", "when": "time"}
 """How answers to the world's kinds of questions are compared, where not word by word."""
@@ -65,9 +66,9 @@ class WorldQueries:
             setting = replace(setting, path="scaled")
         first = rng.getrandbits(44)
         scenes, images, fps = shoot(setting, range(first, first + 1), self.diet.things)
-        question = draw(scenes[0], rng, 1, CHINESE, self.diet.mixture)[0]
+        question = draw(scenes[0], rng, 1, self.diet.chinese, self.diet.mixture)[0]
         seen: Part = images[0][0] if setting.still else _frames(scenes[0], images[0], setting, fps)
-        messages = [Message("user", (seen, question.text))]
+        messages = [Message("user", (seen, unswitched(question.text)))]
         reward = BY_KIND.get(question.kind, "exact")
         return Query(f"world {number}", messages, question.answer, reward, question.kind)
 

@@ -181,15 +181,30 @@ def thought_of(text: str) -> str:
     return "".join(event.text for event in events_of(text) if isinstance(event, Thought)).strip()
 
 
+_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_DIGITS = {word: str(number) for number, word in enumerate(_WORDS.split())}
+_CHINESE_DIGITS = str.maketrans("零一二两三四五六七八九", "01223456789")
+
+
+def _compared(text: str) -> list[str]:
+    """The words of a text as thoughts and answers are compared: a number is the same in digits and in letters, and a
+    colon belongs to a time alone. Of Chinese every character is a word."""
+    spaced = re.sub(r"([\u4e00-\u9fff])", r" \1 ", plain(re.sub(r":(?!\d)", " ", text)).translate(_CHINESE_DIGITS))
+    return [_DIGITS.get(word, word) for word in spaced.split()]
+
+
 def consistent(text: str) -> bool | None:
     """Whether the thought comes to the answer: the answer's words stand, in order, in the thought's last lines. None
     where there is no thought."""
-    thought = plain(thought_of(text))
+    thought = _compared(thought_of(text)[-600:])
     if not thought:
         return None
-    answer = plain(final_answer(text))
     # A long answer tells more than the thought concludes: its last words are what it comes to.
-    return bool(answer) and f" {' '.join(answer.split()[-8:])} " in f" {thought[-400:]} "
+    answer = _compared(final_answer(text))[-8:]
+    return bool(answer) and f" {' '.join(answer)} " in f" {' '.join(thought)} "
 
 
 def repeats(text: str, tokens: int) -> bool:

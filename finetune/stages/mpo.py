@@ -73,7 +73,9 @@ def work(start: Start, part: Part) -> Work:
     source: FilePairs | RoundPairs
     if part.data == WORLD:
         forget_rounds(start, "round-*-{rank}.json")
-        queries = WorldQueries(start.seed, Diet(part.media == "pictures", part.things, part.seconds, part.mixture))
+        queries = WorldQueries(
+            start.seed, Diet(part.media == "pictures", part.things, part.seconds, part.mixture, part.chinese)
+        )
         judged = scorer(part.answer_tokens, part.judge)
         source = RoundPairs(start, part, queries, conversations, judged, "truth", 1, direct_modes(part))
         problems = lost = Problems()

@@ -57,7 +57,7 @@ def check(stage: Stage) -> None:
 def queries_of(start: Start, part: Part, conversations: Conversations) -> tuple[Queries, Problems]:
     """The questions of the part's data, and the rows that were left out."""
     if part.data == WORLD:
-        diet = Diet(part.media == "pictures", part.things, part.seconds, dict(part.mixture))
+        diet = Diet(part.media == "pictures", part.things, part.seconds, dict(part.mixture), part.chinese)
         return WorldQueries(start.seed, diet), Problems()
     rows, problems = sft.checked_rows(start, part, conversations, "question")
     return FileQueries(rows, conversations, start.seed), problems

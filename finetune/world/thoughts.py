@@ -152,7 +152,7 @@ def _one_fact(kind: str, words: dict[str, str], answer: str, say: Speech) -> str
 def plain_problem(question: Question) -> Problem:
     """A question of the earlier stages, to be answered directly."""
     group: Group = "steps" if question.kind in STEPS else "simple"
-    text = _unswitched(question.text)
+    text = unswitched(question.text)
     return Problem(question.kind, group, text, question.answer, "", question.language)
 
 
@@ -169,15 +169,15 @@ def detail_problem(scene: Scene, rng: random.Random, size: tuple[int, int], plai
 def talk_problem(rng: random.Random, kind: str, with_clip: bool, language: Language = "en") -> Problem:
     """Small talk, as `questions.small_talk` draws it."""
     talk = small_talk(rng, kind, with_clip, language)
-    return Problem(talk.kind, "talk", _unswitched(talk.text), talk.answer, "This is about no shape.", language)
+    return Problem(talk.kind, "talk", unswitched(talk.text), talk.answer, "This is about no shape.", language)
 
 
 def _typed(text: str, rng: random.Random, say: Speech) -> str:
-    return _unswitched(say.vary(text, rng))
+    return unswitched(say.vary(text, rng))
 
 
-def _unswitched(text: str) -> str:
-    """Without the switch that a question of the earlier stages may carry: here it says what is to be written."""
+def unswitched(text: str) -> str:
+    """Without the switch that a question of the earlier stages may carry, where another says how it is answered."""
     for mode in MODES.values():
         if mode.switch:
             text = text.removesuffix(mode.switch)

@@ -114,6 +114,24 @@ def test_a_thought_that_comes_to_another_answer_is_not_consistent() -> None:
     assert consistent("Two.") is None
 
 
+@pytest.mark.parametrize(
+    ("thought", "answer", "agrees"),
+    [
+        ("I count circles: 2.", "Two.", True),
+        ("I count circles: 2.", "Three.", False),
+        ("I count stars: 12, hearts: 1.", "Two.", False),  # no part of another number
+        ("I count circles: 3, stars: 1. 3 is more than 1.", "Circles.", True),
+        ("It turns red at 0:03.", "At 0:03.", True),
+        ("It turns red at 0:03.", "At 0:04.", False),
+        ("画面里有两颗星和三个圆。2 加 3 是 5。", "五", True),
+        ("画面里有两颗星。", "三", False),
+        ("左边的是红色的圆。", "红色。", True),
+    ],
+)
+def test_numbers_and_chinese_agree_however_they_are_written(thought: str, answer: str, agrees: bool) -> None:
+    assert consistent(written(answer, thought=thought)) is agrees
+
+
 def test_circles_are_seen_in_short_answers_too() -> None:
     assert repeats("red star, " * 30, 64)
     assert not repeats("Two.", 64)
