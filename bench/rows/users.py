@@ -61,7 +61,7 @@ def measure(size: Size) -> list[Line]:
             ours.median / theirs.median,
             "×",
             at_most(2),
-            "the local runtime answers one at a time, the others see their place in the queue",
+            "the local runtime answers two at a time, token by token in turn; the others see their place in the queue",
         ),
         Line(f"{many} users: failed requests", figure=float(failed), figure_unit="failed", goal=at_most(0)),
         Line(
