@@ -25,7 +25,7 @@ def changed_copy(folder: Path, strength: float = 0.5) -> Path:
     return folder
 
 
-def trained_adapter(folder: Path, strength: float = 0.5) -> Path:
+def trained_adapter(folder: Path, strength: float = 1.5) -> Path:
     """A LoRA adapter of keye-nano's decoder; of strength 0 it is untrained."""
     model = load_model(NANO, torch.float32)
     adapted = add_lora(model, NANO, 4, 8.0, TARGETS, "s")  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ FULL = ("sft.lora=0", "sft.recompute=false")
 
 
 def rows(count: int) -> dict[str, list[dict[str, Any]]]:
-    clips = sorted(DEMO.glob("*.mp4"))
+    clips = sorted(DEMO.glob("*.mp4"))[:6]
     turns = [{"role": "user", "content": "<video>Which shelf?"}, {"role": "assistant", "content": "Two."}]
     made: list[dict[str, Any]] = []
     for at in range(count):
