@@ -39,7 +39,7 @@ def check(stage: Stage) -> None:
     for name, part in stage.parts.items():
         if part.data == WORLD and not direct_modes(part):
             where = stage.name if name == stage.name else f"{stage.name}.{name}"
-            raise FinetuneError(f'The world knows answers and no thoughts; give {where}.modes = ["auto"].')
+            raise FinetuneError(f'The world knows answers and no thoughts; give {where}.modes = ["no_think"].')
 
 
 def direct_modes(part: Part) -> list[ModeName]:

@@ -14,7 +14,10 @@ import torch
 from accelerate import Accelerator
 
 from engine.keye import KeyeProcessor, load_model
+from engine.reasoning.modes import MODES
 from engine.runtime.base import Decoding
+from finetune.answers.queries import WorldQueries
+from finetune.packing.batches import Diet
 from finetune.recipe import Part
 from finetune.stages import align, rl
 from finetune.stages.reading import Start
@@ -145,6 +148,16 @@ def test_every_question_is_asked_in_every_mode(tmp_path: Path) -> None:
     assert f"{RED}/think<|im_end|>" in texts[0]
     assert f"{RED}/no_think<|im_end|>" in texts[1]
     assert f"{RED}<|im_end|>" in texts[2]
+
+
+def test_the_world_asks_in_the_language_and_the_mode_that_are_wanted() -> None:
+    """Questions of the earlier stages may end with a switch, and a fifth of them is Chinese."""
+    mixed, english = (WorldQueries("s", Diet(True, 2, chinese=share)) for share in (0.5, 0.0))
+    texts = [[str(queries.make(n).messages[-1].parts[-1]) for n in range(120)] for queries in (mixed, english)]
+    chinese = [sum(any("\u4e00" <= letter <= "\u9fff" for letter in text) for text in several) for several in texts]
+    assert 30 <= chinese[0] <= 90 and chinese[1] == 0
+    switches = [mode.switch for mode in MODES.values() if mode.switch]
+    assert not [text for several in texts for text in several for switch in switches if text.endswith(switch)]
 
 
 @pytest.mark.parametrize("form", [{}, {"lora": 4, "reuse": 3}, {"reuse": 3, "accumulate": 2}])
