@@ -111,7 +111,7 @@ DEMOS = (
         3.0,
         (448, 448),
         30,
-        (("tiny text", ""), ("tiny shape", ""), ("colour", "cross"), ("motion", "square"), ("sum", "")),
+        (("tiny_text", ""), ("tiny_shape", ""), ("colour", "cross"), ("motion", "square"), ("sum", "")),
         details=True,
     ),
 )
@@ -156,7 +156,7 @@ def questions(demo: Demo) -> list[Suggested]:
 def _suggested(demo: Demo, scene: Scene, kind: str, rng: random.Random) -> Suggested | None:
     if kind.startswith("tiny"):
         problem = detail_problem(scene, rng, _seen(demo), plain=True)
-        wanted = problem.kind.replace("_", " ") == kind
+        wanted = problem.kind == kind
         return Suggested(kind, problem.text, problem.answer, "think_with_image") if wanted else None
     if kind in STEPS:
         made = step_problem(scene, rng, kind, plain=True)

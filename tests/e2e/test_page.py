@@ -63,7 +63,7 @@ def test_a_demo_clip_is_asked_about_and_the_answer_names_what_is_in_it(page: Pag
 def test_a_question_about_a_detail_brings_its_mode_and_the_model_looks_closer(page: Page) -> None:
     page.locator(".ks-demo").last.click()
     expect(page.locator(".ks-frame")).not_to_have_count(0)
-    truth = next(q for q in DEMOS[-1]["questions"] if q["kind"] == "tiny shape")
+    truth = next(q for q in DEMOS[-1]["questions"] if q["kind"] == "tiny_shape")
     page.locator(".ks-chip", has_text=truth["question"]).click()
     expect(page.locator("#ks-question textarea")).to_have_value(truth["question"])
     expect(page.locator("#ks-mode").get_by_role("radio", name="Think with the image")).to_be_checked()
