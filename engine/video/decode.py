@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
-import torch
 
 from engine.video.container import DECODE_ERRORS, open_video
 from engine.video.probe import clockwise
@@ -185,24 +183,3 @@ def to_rgb(frame: Any) -> np.ndarray:
     rgb: np.ndarray = frame.reformat(format="rgb24").to_ndarray()
     turns = clockwise(frame) // 90
     return np.rot90(rgb, -turns) if turns else rgb
-
-
-def resize(rgb: np.ndarray, height: int, width: int, resample: str) -> np.ndarray:
-    """A picture, uint8 RGB [h, w, 3], at another size, antialiased, uint8 RGB [height, width, 3] of its own memory.
-
-    "bicubic" is computed in float32, then clamped and rounded, as the published utilities 1.0.0 do it; "bilinear" in
-    uint8 arithmetic, as 1.5.2 does when it compares frames."""
-    if rgb.shape[:2] == (height, width):
-        return np.array(rgb, order="C")
-    size = (height, width)
-    if resample == "bilinear":
-        picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
-        small = torch.nn.functional.interpolate(picture, size=size, mode="bilinear", antialias=True)
-        return cv2.merge(list(small[0].numpy()))
-    planes = []
-    for plane in cv2.split(rgb):  # one at a time: a float copy of all three of an 8K picture would take 400 MB
-        values = torch.from_numpy(plane).float()[None, None]
-        small = torch.nn.functional.interpolate(values, size=size, mode="bicubic", antialias=True)
-        # rounds half to even and clamps; the stubs know no numbers to add
-        planes.append(cv2.add(small[0, 0].numpy(), 0, dtype=cv2.CV_8U))  # type: ignore[call-overload]
-    return cv2.merge(planes)

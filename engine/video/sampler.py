@@ -13,8 +13,9 @@ from engine.errors import EngineError
 from engine.video.budget import Size, fast_size, frame_size, plan, slow_fast_sizes, tokens_of
 from engine.video.cache import FrameCache, FrameKeeper, cache_key
 from engine.video.container import regular_file
-from engine.video.decode import frames_at, resize
+from engine.video.decode import frames_at
 from engine.video.probe import probe
+from engine.video.scaling import resize
 from engine.video.slowfast import SlowFast
 from engine.video.types import Clip, Frames, Kind, Plan, Sampling, VideoInfo
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from engine.video.decode import resize
 from engine.video.rules import PIXELS, smart_resize
+from engine.video.scaling import resize
 from engine.video.types import TOKEN_SIDE, Kind
 
 _COMPARE_TOKENS = (48, 256)

