@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +17,9 @@ T = TypeVar("T")
 
 _WORTH_A_SEEK = 8
 """Frames that must be saved before a seek pays: it empties the decoder's threads."""
+
+_AHEAD = 2
+"""Frames that may be decoded and not used yet: enough that neither waits for the other, and few in memory."""
 
 _LEAVES_OUT = ("h264", "hevc")
 """Codecs in which a packet is a picture and says whether others refer to it. In AV1 and VP9 a picture may be shown
@@ -33,20 +38,33 @@ def frames_at(
 ) -> Iterator[tuple[int, float, T]]:
     """Decode the frames with these indices (ascending, in presentation order) and hand each to `use`.
 
-    `use` gets the position in `indices` and the picture, uint8 RGB [height, width, 3] as displayed and in full size;
-    as long as it keeps none, one full picture exists at a time. Yields (position, true presentation time in seconds,
-    what `use` returned). A frame that cannot be decoded is replaced by the next one that can before the following
-    chosen frame (or up to `last_index`), or left out. Raises Cancelled, and EngineError when the file cannot be
-    opened."""
+    `use` gets the position in `indices` and the picture, uint8 RGB [height, width, 3] as displayed and in full size.
+    It is called in order, on one other thread, so that decoding goes on meanwhile; as long as it keeps none, one full
+    picture exists at a time, and at most _AHEAD that are decoded. Yields (position, true presentation time in
+    seconds, what `use` returned). A frame that cannot be decoded is replaced by the next one that can before the
+    following chosen frame (or up to `last_index`), or left out. Raises Cancelled, EngineError when the file cannot be
+    opened, and what `use` raises."""
     reader = _Reader(info, indices, last_index, cancelled or (lambda: False))
-    seeking = True
-    while True:
-        try:
-            for slot, time, frame in reader.read(seeking):
-                yield slot, time, use(slot, to_rgb(frame))
-            return
-        except _SeekMissed:
-            seeking = False  # the index lies: start over without it, from the frame still missing
+    waiting: deque[tuple[int, float, Future[T]]] = deque()
+    with ThreadPoolExecutor(1, "frames") as pool:
+        for slot, time, frame in _chosen(reader):
+            waiting.append((slot, time, pool.submit(lambda slot, frame: use(slot, to_rgb(frame)), slot, frame)))
+            if len(waiting) > _AHEAD:
+                yield _used(waiting)
+        while waiting:
+            yield _used(waiting)
+
+
+def _used(waiting: deque[tuple[int, float, Future[T]]]) -> tuple[int, float, T]:
+    slot, time, future = waiting.popleft()
+    return slot, time, future.result()
+
+
+def _chosen(reader: _Reader) -> Iterator[tuple[int, float, Any]]:
+    try:
+        yield from reader.read(seeking=True)
+    except _SeekMissed:
+        yield from reader.read(seeking=False)  # the index lies: start over without it, from the frame still missing
 
 
 class _SeekMissed(Exception):
