@@ -15,6 +15,9 @@ from engine.events import Analysis, Answer, Done, Error, Event, Progress, Queued
 _log = logging.getLogger(__name__)
 _WRITTEN = (Answer, Analysis, Thought, ToolResult)  # what makes an answer grow
 _SAVE_SECONDS = 0.5  # how often a growing answer is written to the store
+_PACE_SECONDS = 1 / 25
+"""Between two looks at a growing answer: nobody reads faster, and for each the whole conversation is drawn, by the
+processor that is to write the answer, and again by the browser."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ class Job:
 
 
 def watch(jobs: Sequence[Job], wait_seconds: float = 1.0) -> Iterator[tuple[Snapshot, ...]]:
-    """How far each of these is, as it changes, until all have ended. They must share one `changed`."""
+    """How far each of these is, as it changes but not faster than can be read, until all have ended. They must share
+    one `changed`."""
     changed = jobs[0].changed
     seen: tuple[Snapshot, ...] = ()
     while True:
@@ -124,8 +128,14 @@ def watch(jobs: Sequence[Job], wait_seconds: float = 1.0) -> Iterator[tuple[Snap
             changed.wait_for(lambda: any(a is not b for a, b in zip_longest(_now(jobs), seen)), wait_seconds)  # noqa: B023
             seen = _now(jobs)
         yield seen
-        if all(now.done is not None for now in seen):
+        if _ended(seen):
             return
+        with changed:
+            changed.wait_for(lambda: _ended(_now(jobs)), _PACE_SECONDS)
+
+
+def _ended(snapshots: Sequence[Snapshot]) -> bool:
+    return all(now.done is not None for now in snapshots)
 
 
 def _now(jobs: Sequence[Job]) -> tuple[Snapshot, ...]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.figures import Line, Row, Series, Size, at_most
@@ -19,10 +20,12 @@ TOKENS = 128
 
 @dataclass(frozen=True)
 class Seen:
-    """What one user saw: seconds between updates that showed more text, and until the first of them."""
+    """What one user saw: seconds between updates that showed more text, and until the first of them; and how many
+    seconds each token of the answer took once it had begun."""
 
     gaps: list[float]
     first: float
+    token: float
     failed: bool
 
 
@@ -50,8 +53,11 @@ def measure(size: Size) -> list[Line]:
         studio.close()
     ours, theirs = (Series(tuple(_between(users) for users in runs)) for runs in (crowd, alone))
     failed = sum(user.failed for users in crowd for user in users)
-    wait = Series(tuple(sorted(user.first for user in users)[len(users) // 2] for users in crowd))
+    wait = Series(tuple(median(user.first for user in users) for users in crowd))
     first = Series(tuple(users[0].first for users in alone))
+    many_token, one_token = (
+        Series(tuple(median(user.token for user in users) for users in runs)) for runs in (crowd, alone)
+    )
     return [
         Line(
             f"{many} users: median time between updates of an answer that is being written",
@@ -61,7 +67,17 @@ def measure(size: Size) -> list[Line]:
             ours.median / theirs.median,
             "×",
             at_most(2),
-            "the local runtime answers two at a time, token by token in turn; the others see their place in the queue",
+            "a page is shown what there is 25 times a second at most; the others see their place in the queue",
+        ),
+        Line(
+            f"{many} users: seconds for a token of an answer that is being written",
+            "s",
+            many_token,
+            one_token,
+            many_token.median / one_token.median,
+            "×",
+            None,
+            "no goal: the local runtime answers two at a time, token by token in turn",
         ),
         Line(f"{many} users: failed requests", figure=float(failed), figure_unit="failed", goal=at_most(0)),
         Line(
@@ -78,8 +94,8 @@ def measure(size: Size) -> list[Line]:
 
 
 def _between(users: list[Seen]) -> float:
-    gaps = sorted(gap for user in users for gap in user.gaps)
-    return gaps[len(gaps) // 2] if gaps else float("nan")
+    gaps = [gap for user in users for gap in user.gaps]
+    return median(gaps) if gaps else float("nan")
 
 
 def _together(tab: Any, users: int, tokens: int) -> list[Seen]:
@@ -106,11 +122,13 @@ def _user(tab: Any, tokens: int, start: threading.Barrier) -> Seen:
                 seen = len(shown)
                 moments.append(time.perf_counter())
         answer = tab.studio.turns(session.conversation)[-1].answer
-        failed = answer is None or answer.finish not in ("stop", "length")
+        if answer is None or answer.timings is None or answer.finish not in ("stop", "length"):
+            return Seen([], time.perf_counter() - began, float("nan"), True)
+        token = (answer.timings["total"] - answer.timings["first_token"]) / (tokens - 1)
     except Exception:  # whatever it was, the user saw a failure
-        return Seen([], time.perf_counter() - began, True)
+        return Seen([], time.perf_counter() - began, float("nan"), True)
     gaps = [later - earlier for earlier, later in pairwise(moments)]
-    return Seen(gaps, (moments[0] if moments else time.perf_counter()) - began, failed)
+    return Seen(gaps, (moments[0] if moments else time.perf_counter()) - began, token, False)
 
 
 def _answer(chat: Any) -> str:

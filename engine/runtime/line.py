@@ -18,11 +18,15 @@ class Line:
         self._changed = threading.Condition()
         self._tickets: deque[object] = deque()
 
-    def join(self) -> object:
-        """Take a place at the end and get a ticket for it."""
+    def join(self, again: bool = False) -> object:
+        """Take a place at the end and get a ticket for it. `again`: whoever was served a moment ago and goes on does
+        not wait a second time; for a while one more may then be served than there are places."""
         ticket = object()
         with self._changed:
-            self._tickets.append(ticket)
+            if again:
+                self._tickets.appendleft(ticket)
+            else:
+                self._tickets.append(ticket)
         return ticket
 
     def position(self, ticket: object, wait_seconds: float = 0.0) -> int:

@@ -23,7 +23,7 @@ from engine.keye import KeyeProcessor, load_model
 from engine.keye.processing import encode
 from engine.prompt import render
 from engine.runtime.adapters import adapter_name, alike, apply_adapter, check_adapter, first_token, idle
-from engine.runtime.base import Decoding, Message, ModelInfo, Status
+from engine.runtime.base import Decoding, Message, ModelInfo, Status, goes_on
 from engine.runtime.checkpoint import describe_checkpoint
 from engine.runtime.decode import TextStream, next_tokens
 from engine.runtime.line import Line
@@ -34,7 +34,7 @@ from engine.runtime.tally import Tally
 from engine.video.types import Frames
 
 _LOOK_SECONDS = 0.2  # how often a waiting request looks whether it was stopped
-_AT_ONCE = 2  # answers; each holds the keys and values of its own conversation in memory
+_AT_ONCE = 2  # answers; each holds the keys and values of its own conversation in memory, and keeps them as long
 
 
 @dataclass
@@ -65,7 +65,7 @@ class LocalRuntime:
         self._model_line = Line()  # one token at a time, and what is kept is looked at and changed by one at a time
         self._status = Status("starting", "Waiting to load the model.")
         self._loaded: _Loaded | None = None
-        self._kept: Kept | None = None  # of the last answer
+        self._kept: list[Kept] = []  # of the last answers, the newest at the end
         self._settled = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -85,7 +85,7 @@ class LocalRuntime:
         return self._wait().info
 
     def close(self) -> None:
-        self._loaded = self._kept = None
+        self._loaded, self._kept = None, []
         gc.collect()  # a model is held in circles, and the next one needs its memory
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -169,7 +169,7 @@ class LocalRuntime:
     def stream(self, messages: list[Message], decoding: Decoding, stop: threading.Event) -> Iterator[Event]:
         tally = Tally(time.perf_counter())
         name = ""
-        ticket = self._line.join()
+        ticket = self._line.join(again=goes_on(messages))
         try:
             while not self._settled.is_set():
                 self.start()
@@ -195,7 +195,7 @@ class LocalRuntime:
             yield Error(str(error))
             yield tally.done("error", name)
         except (MemoryError, torch.OutOfMemoryError):
-            self._kept = None
+            self._kept = []
             yield Error(
                 "The memory ran out: lower the visual token budget or the number of frames, or shorten the time range."
             )
@@ -244,12 +244,12 @@ class LocalRuntime:
                         inputs, media, room = self._prepare(loaded, messages, tally)
                         inputs, kept = begin(loaded.model, inputs, media, self._kept)
                         kept.growing = True
-                        self._kept = None  # what cannot be used is given up before the memory is needed
+                        # What is too much is given up before the memory is needed.
+                        self._kept = [*self._kept, kept][-_AT_ONCE:]
                         tokens = next_tokens(loaded.model, inputs, decoding, loaded.suppress, kept)
                         left = min(decoding.max_tokens, room)
                         tally.prepare_seconds = tally.elapsed() - began
                     token = next(tokens)
-                    self._kept = kept
                 yield token
                 left -= 1
         finally:

@@ -1,4 +1,4 @@
-"""What was read before is not read again: a prompt that begins like the last one goes on from its keys and values.
+"""What was read before is not read again: a prompt that begins like one of the last goes on from its keys and values.
 
 An answer that is continued (a tool's result, a closed thought) repeats its whole prompt but for the end, and so does
 the next question of a conversation about the same clip; the clip is the expensive part of both."""
@@ -79,16 +79,20 @@ def rest_of(model: Any, inputs: dict[str, Any], kept: Kept, count: int) -> dict[
     return rest
 
 
-def begin(model: Any, inputs: dict[str, Any], media: Media, kept: Kept | None) -> tuple[dict[str, Any], Kept]:
-    """The arguments of the first forward pass of a prompt, and what is to be kept of it (its cache comes with it)."""
+def begin(model: Any, inputs: dict[str, Any], media: Media, known: list[Kept]) -> tuple[dict[str, Any], Kept]:
+    """The arguments of the first forward pass of a prompt, and what is to be kept of it (its cache comes with it).
+
+    It goes on from whichever of `known` holds most of it. That one is taken out of the list, as its cache grows on
+    with this prompt, unless another answer is being written into it: then this one gets a copy."""
     ids: list[int] = inputs["input_ids"][0].tolist()
     config = model.config
     placeholders = frozenset((config.image_token_id, config.video_token_id))
-    count = kept.shared(ids, media, placeholders) if kept is not None and kept.cache is not None else 0
+    counts = [kept.shared(ids, media, placeholders) if kept.cache is not None else 0 for kept in known]
+    count = max(counts, default=0)
     if not count:
         return inputs, Kept(ids, media, None)
-    assert kept is not None
+    best = counts.index(count)
     with torch.inference_mode():
-        if kept.growing:
-            kept = replace(kept, cache=copy.deepcopy(kept.cache))
+        growing = known[best].growing
+        kept = replace(known[best], cache=copy.deepcopy(known[best].cache)) if growing else known.pop(best)
         return rest_of(model, inputs, kept, count), Kept(ids, media, kept.cache)

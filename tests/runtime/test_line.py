@@ -19,6 +19,19 @@ def test_places_move_up_as_others_leave() -> None:
     assert len(line) == 1
 
 
+def test_whoever_goes_on_does_not_wait_again() -> None:
+    line = Line(2)
+    served, waiting, last = [line.join() for _ in range(2)], line.join(), line.join()
+    line.leave(served[0])
+    assert [line.position(t) for t in (waiting, last)] == [0, 1]  # the place is taken in between
+    again = line.join(again=True)
+    assert line.position(again) == 0
+    line.leave(served[1])
+    assert line.position(last) == 1  # there was one more than there are places
+    line.leave(again)
+    assert line.position(last) == 0
+
+
 def test_a_waiting_ticket_is_woken_when_the_line_moves() -> None:
     line = Line()
     first, second = line.join(), line.join()

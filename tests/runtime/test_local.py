@@ -181,11 +181,27 @@ def test_threads_share_the_model_in_turn(runtime: LocalRuntime, question: list[M
     assert min(half.count(0), half.count(1)) >= len(half) // 4
 
 
+def test_a_turn_that_goes_on_does_not_wait_again(runtime: LocalRuntime, question: list[Message]) -> None:
+    """After a tool's result or a closed thought, however many wait by then."""
+    others = [runtime.stream(question, LONG, threading.Event()) for _ in range(3)]
+    for other in others[:2]:
+        while not isinstance(next(other), Answer):
+            pass
+    while not isinstance(next(others[2]), Queued):
+        pass
+    begun = [*question, Message("assistant", ("<think>I see",))]
+    events = run(runtime, begun, Decoding(max_tokens=3, greedy=True))
+    assert isinstance(events[-1], Done) and events[-1].answer_tokens
+    assert not any(isinstance(event, Queued) for event in events)
+    for other in others:
+        assert isinstance([*other][-1], Done)
+
+
 def test_the_second_of_two_does_not_read_the_clip_again(
     runtime: LocalRuntime, question: list[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip, text = question[0].parts
-    runtime._kept = None
+    runtime._kept = []
     read: list[int] = []
     real = local.next_tokens
     monkeypatch.setattr(

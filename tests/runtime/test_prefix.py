@@ -59,7 +59,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory, runtime: Watched) -> Any:
 
 def fresh(runtime: Watched, *messages: Message) -> Done:
     """The same with nothing kept."""
-    runtime._kept = None
+    runtime._kept = []
     return runtime.ask(*messages)
 
 
@@ -111,3 +111,15 @@ def test_the_very_same_prompt_reads_one_token(runtime: Watched, clip: Any) -> No
     asked = Message("user", (clip, "What shapes?"))
     one, two = fresh(runtime, asked), runtime.ask(asked)
     assert runtime.read[-1] == 1 and one.text == two.text
+
+
+def test_two_conversations_that_take_turns_are_both_kept(runtime: Watched, clip: Any) -> None:
+    first, second = Message("user", (clip, "What shapes?")), Message("user", (PICTURE, "Which colour?"))
+    talks = [(asked, Message("assistant", (fresh(runtime, asked).text,))) for asked in (first, second)]
+    runtime._kept = []
+    runtime.ask(first)
+    runtime.ask(second)
+    for talk in talks:
+        runtime.ask(*talk, Message("user", ("How many?",)))
+        assert runtime.read[-1] < 40
+    assert len(runtime._kept) == 2  # and no more: each holds memory
