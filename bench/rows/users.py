@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -15,12 +16,12 @@ from typing import Any
 from bench.figures import Line, Row, Series, Size, at_most
 from bench.rows.tokens import endless
 
-TOKENS = 128
+TOKENS = 512
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one user saw: seconds between updates that showed more text, and until the first of them; and how many
+    """What one user saw: seconds between updates that showed other text, and until the first of them; and how many
     seconds each token of the answer took once it had begun."""
 
     gaps: list[float]
@@ -115,11 +116,11 @@ def _user(tab: Any, tokens: int, start: threading.Barrier) -> Seen:
         session = tab.clip._take(Session(), demo.file, (), lambda *args, **kwargs: None)[tab.session]
         updates = tab.ask(session, "What happens?", "auto", False, None, False, tokens, 0, False)
         session = updates[tab.session]
-        seen, moments = 0, []
+        seen, moments = "", []
         for update in tab.follow(session):
-            shown = _answer(update.get(tab.chat))
-            if len(shown) > seen:
-                seen = len(shown)
+            shown = _written(update.get(tab.chat))
+            if shown and shown != seen:
+                seen = shown
                 moments.append(time.perf_counter())
         answer = tab.studio.turns(session.conversation)[-1].answer
         if answer is None or answer.timings is None or answer.finish not in ("stop", "length"):
@@ -131,15 +132,14 @@ def _user(tab: Any, tokens: int, start: threading.Barrier) -> Seen:
     return Seen(gaps, (moments[0] if moments else time.perf_counter()) - began, token, False)
 
 
-def _answer(chat: Any) -> str:
-    """The answer as far as the chat shows it; empty while the user waits for their turn."""
-    messages = getattr(chat, "value", None) or []
-    if not messages:
-        return ""
-    last = messages[-1] if isinstance(messages, list) else messages
-    role = last["role"] if isinstance(last, dict) else last.role
-    text = str(last["content"] if isinstance(last, dict) else last.content)
-    return "" if role != "assistant" or "<small>" in text else text
+def _written(chat: Any) -> str:
+    """What the model has written as far as the chat shows it, thoughts and answer; empty while the user waits."""
+    parts = []
+    for message in getattr(chat, "value", None) or []:
+        get = message.get if isinstance(message, dict) else partial(getattr, message)
+        if get("role") == "assistant" and "<small>" not in (text := str(get("content"))):
+            parts.append(text)
+    return "\n".join(parts)
 
 
 ROW = Row(
@@ -148,6 +148,6 @@ ROW = Row(
     against="one user",
     goal="no request fails, median time between tokens of the page at most 2×",
     how="Threads that do what a page does: pick a clip, ask, follow the answer as it grows, through the page's own "
-    "handlers and the store, without the network. Answers of 128 tokens; one user and sixteen take turns.",
+    "handlers and the store, without the network. Answers of 512 tokens; one user and sixteen take turns.",
     measure=measure,
 )
