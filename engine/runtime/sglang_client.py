@@ -23,7 +23,7 @@ from PIL import Image
 from engine.errors import EngineError
 from engine.prompt import CONTINUE_TURN, continues
 from engine.runtime.base import Decoding, Message, Part
-from engine.runtime.endpoint import Endpoint, ask, wrong_key
+from engine.runtime.endpoint import Endpoint, ask, trusted, wrong_key
 from engine.video.address import clip_url
 from engine.video.types import Frames
 
@@ -63,6 +63,7 @@ class Request:
             api_key=endpoint.api_key or "none",
             max_retries=0,  # whether a request may be sent again is decided where it is known what was shown
             timeout=httpx.Timeout(_FIRST_TOKEN_SECONDS, connect=_CONNECT_SECONDS),
+            http_client=openai.DefaultHttpxClient(verify=trusted()),
         )
         self._body = _body(endpoint, adapter, messages, decoding, self._rid)
         self._items: queue.Queue[Any] = queue.Queue()

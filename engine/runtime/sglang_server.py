@@ -19,7 +19,7 @@ import httpx
 
 from engine.errors import EngineError
 from engine.runtime.base import Status
-from engine.runtime.endpoint import Endpoint
+from engine.runtime.endpoint import Endpoint, trusted
 from engine.runtime.sglang_log import PORT_TAKEN, ServerLog
 from engine.runtime.sglang_options import Plan, plan_server
 from engine.runtime.source import resolve_model
@@ -248,7 +248,7 @@ class Supervisor:
         url = f"http://{_reachable(self._host)}:{port}{path}"
         headers = {"Authorization": f"Bearer {self.api_key}"}
         try:
-            return httpx.get(url, headers=headers, timeout=_HEALTH_SECONDS).status_code
+            return httpx.get(url, headers=headers, timeout=_HEALTH_SECONDS, verify=trusted()).status_code
         except httpx.ConnectError:
             return None
         except httpx.HTTPError:
