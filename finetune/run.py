@@ -169,11 +169,21 @@ def machine() -> dict[str, Any]:
     }
 
 
+def flush_tiny() -> None:
+    """Numbers below 1e-38 count as 0 from here on, in this thread and those that it starts.
+
+    Small weights of an attention times small gradients lie there, and a processor takes a hundred times as long over
+    each: keye-nano's SFT two and a half times, its stage 2 a quarter more. To be called before the first product, with
+    which PyTorch starts its threads."""
+    torch.set_flush_denormal(True)
+
+
 def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
     """Run what is left of a recipe in this process, which may be one of several; the folder of the last model.
 
     The run and its figures are rows of `store` too. Raises Stopped when the user ends it."""
     library_logging.disable_progress_bar()  # the bar that counts is the training's
+    flush_tiny()
     cuda = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda else "no")
     if accelerator.device.type == "cpu":
