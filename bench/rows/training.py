@@ -6,7 +6,8 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bench.clips import clip
 from bench.figures import Line, Row, Run, Series, Size, at_least, cpu_seconds, seconds, times_faster
-from bench.worker import ROOT, alternate, timed
+from bench.worker import ROOT, alternate, ours, timed
 from engine.keye import KeyeProcessor, load_model
 from engine.video import sampling_for
 from finetune.data.conversations import Conversations, Example
 from finetune.data.jsonl import load_rows
 from finetune.packing.packed import PackedBatch
 from finetune.recipe import Part
-from finetune.stages import multitask, sft
+from finetune.run import flush_tiny
+from finetune.stages import multitask
+from finetune.stages import sft as finetune_sft
 from finetune.stages.reading import Start
 from finetune.training.trainer import Log, Trainer, Work
 
@@ -37,22 +40,32 @@ IGNORE = -100
 SEED = "bench"
 PLAIN_CLIPS = 4
 
+Timed = tuple[float, float]
+"""Seconds on the clock and of the processor."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Setting:
     """Where the data lies and how much of it there is."""
 
-    folder: Path
-    rows: Path
+    folder: str
+    rows: str
     clips: int  # of the batch of stage 2, in the plain loop
 
 
 def measure(size: Size) -> list[Line]:
     with tempfile.TemporaryDirectory() as name:
         setting = _setting(Path(name), size)
-        one = alternate([partial(_sft, setting), partial(_plain_sft, setting)], size.runs)
-        two = alternate([partial(_stage2, setting), partial(_plain_stage2, setting)], size.runs)
+        one = _in_turn(size, setting, "sft", "plain_sft")
+        two = _in_turn(size, setting, "stage2", "plain_stage2")
     return [*_lines("SFT, every epoch but the first", *one), *_lines("stage 2, videos of the world", *two)]
+
+
+def _in_turn(size: Size, setting: Setting, *works: str) -> list[list[Run]]:
+    """The runs of each, which times itself: the loading of the model does not count."""
+    with ExitStack() as stack:
+        sides = [stack.enter_context(ours(size, f"{__name__}:{work}", **asdict(setting))) for work in works]
+        return alternate([lambda side=side: Run(*side.run().value) for side in sides], size.runs)  # type: ignore[misc]
 
 
 def _lines(name: str, ours: list[Run], plain: list[Run]) -> list[Line]:
@@ -81,7 +94,7 @@ def _setting(folder: Path, size: Size) -> Setting:
         rows.append(json.dumps({"messages": turns, "videos": [video]}) + "\n")
     file = folder / "talks.jsonl"
     file.write_text("".join(rows), "utf-8")
-    return Setting(folder, file, 1 if size.tiny else PLAIN_CLIPS)
+    return Setting(str(folder), str(file), 1 if size.tiny else PLAIN_CLIPS)
 
 
 def _start() -> Start:
@@ -89,16 +102,16 @@ def _start() -> Start:
     return Start(model, KeyeProcessor.from_pretrained(NANO), NANO, None, SEED, 0, 1)
 
 
-def _trained(setting: Setting, part: Part, work: Work) -> Run:
+def _trained(folder: str, part: Part, work: Work) -> Timed:
     """One run of the trainer over its part: everything between its first step and its last state."""
-    with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
-        log = Log(Path(folder) / "log.jsonl")
-        trainer = Trainer("bench", part, work, Path(folder), Accelerator(cpu=True), log)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        log = Log(Path(name) / "log.jsonl")
+        trainer = Trainer("bench", part, work, Path(name), Accelerator(cpu=True), log)
         run = timed(lambda: trainer.run(threading.Event()).step)
-    return run
+    return run.seconds, run.cpu
 
 
-def _plain(model: Any, steps: Callable[[], list[Callable[[], Tensor]]]) -> Run:
+def _plain(model: Any, steps: Callable[[], list[Callable[[], Tensor]]]) -> Timed:
     """A plain loop: make a batch, forward, backward, AdamW."""
     model.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -114,22 +127,28 @@ def _plain(model: Any, steps: Callable[[], list[Callable[[], Tensor]]]) -> Run:
             count += 1
         return count
 
-    return timed(work)
+    run = timed(work)
+    return run.seconds, run.cpu
 
 
 # -- SFT --------------------------------------------------------------------------------------------------------
 
 
-def _sft(setting: Setting) -> Run:
-    part = Part(epochs=1.0, lr=1e-4, data=(str(setting.rows),), batch_tokens=1024, cache=str(setting.folder / "frames"))
-    return _trained(setting, part, sft.work(_start(), part))
+def sft(folder: str, rows: str, clips: int) -> Callable[[], Timed]:
+    flush_tiny()  # as every run begins
+    part = Part(epochs=1.0, lr=1e-4, data=(rows,), batch_tokens=1024, cache=str(Path(folder) / "frames"))
+    return lambda: _trained(folder, part, finetune_sft.work(_start(), part))
 
 
-def _plain_sft(setting: Setting) -> Run:
+def plain_sft(folder: str, rows: str, clips: int) -> Callable[[], Timed]:
+    return lambda: _plain_sft(Path(folder), Path(rows))
+
+
+def _plain_sft(folder: Path, file: Path) -> Timed:
     start = _start()
     model = start.model
     conversations = Conversations(start.processor, model.position_rule(), sampling_for(NANO), 1024, None)
-    rows, _ = load_rows([setting.rows], conversations.length, setting.folder / "plain", "plain")
+    rows, _ = load_rows([file], conversations.length, folder / "plain", "plain")
 
     def steps() -> list[Callable[[], Tensor]]:
         return [partial(loss, at) for at in range(0, len(rows), TOGETHER)]
@@ -162,12 +181,17 @@ def padded(examples: list[Example]) -> dict[str, Tensor]:
 # -- stage 2 ----------------------------------------------------------------------------------------------------
 
 
-def _stage2(setting: Setting) -> Run:
+def stage2(folder: str, rows: str, clips: int) -> Callable[[], Timed]:
+    flush_tiny()
     part = Part(steps=1, lr=1e-4)
-    return _trained(setting, part, multitask.work(_start(), part))
+    return lambda: _trained(folder, part, multitask.work(_start(), part))
 
 
-def _plain_stage2(setting: Setting) -> Run:
+def plain_stage2(folder: str, rows: str, clips: int) -> Callable[[], Timed]:
+    return lambda: _plain_stage2(clips)
+
+
+def _plain_stage2(clips: int) -> Timed:
     """The very same questions, each a sequence of its own with its clip in front, padded to the longest: those about
     the first few clips of the batch, and the time that all would take."""
     start = _start()
@@ -176,17 +200,17 @@ def _plain_stage2(setting: Setting) -> Run:
 
     def loss() -> Tensor:
         batch = source.make(0)
-        shares.append(len(batch.prefix_ids) / setting.clips)
+        shares.append(len(batch.prefix_ids) / clips)
         assert isinstance(batch, PackedBatch)
         total = start.model.lm_head.weight.new_zeros(())
-        for one in range(setting.clips):
+        for one in range(clips):
             inputs = alone(batch, one)
             if inputs is not None:
                 total = total + start.model(**inputs).loss
         return total
 
-    run = _plain(start.model, lambda: [loss])
-    return Run(run.seconds * shares[0], run.cpu * shares[0], run.value)
+    seconds, cpu = _plain(start.model, lambda: [loss])
+    return seconds * shares[0], cpu * shares[0]
 
 
 def alone(batch: PackedBatch, one: int) -> dict[str, Tensor] | None:
@@ -231,9 +255,9 @@ ROW = Row(
     against="the same data through a plain loop that decodes and pads each batch",
     goal="at least 3×; the processor busy at least 90 % of the time",
     how="keye-nano, float32: the trainer of `finetune run` with all that it does (packed batches, frames kept on disk, "
-    "batches made ahead) and a plain PyTorch loop take turns on the same conversations. SFT: eight ranges of 8 s of "
-    "the 720p clip, one epoch; the first epoch, in which both decode, warms up and does not count. Stage 2: the "
-    "plain loop gets the questions of one batch one per sequence, each with its clip, those about four of its clips, "
-    "and is counted as if all were asked; both render the world, nobody decodes.",
+    "batches made ahead) and a plain PyTorch loop, each a process, take turns on the same conversations. SFT: eight "
+    "ranges of 8 s of the 720p clip, one epoch; the first epoch, in which both decode, warms up and does not count. "
+    "Stage 2: the plain loop gets the questions of one batch one per sequence, each with its clip, those about four of "
+    "its clips, and is counted as if all were asked; both render the world, nobody decodes.",
     measure=measure,
 )

@@ -39,7 +39,7 @@ def measure(size: Size) -> list[Line]:
     from app.studio import Studio
     from engine.runtime.local import LocalRuntime
 
-    many, tokens = (2, 4) if size.tiny else (16, TOKENS)
+    many, tokens = (2, 128) if size.tiny else (16, TOKENS)
     with endless() as folder, tempfile.TemporaryDirectory() as data:
         studio = Studio(AppConfig(data=Path(data)), LocalRuntime(str(folder), device="cpu"))
         with gr.Blocks() as page:
