@@ -20,11 +20,10 @@ from finetune.data.conversations import Conversations
 from finetune.data.jsonl import Rows
 from finetune.data.problems import Problems
 from finetune.errors import FinetuneError
-from finetune.packing.batches import Diet
 from finetune.recipe import Part, Stage
 from finetune.stages import sft
 from finetune.stages.preferring import PairBatch, Preferring, pair_batch, reference_log_probs
-from finetune.stages.reading import WORLD, Start
+from finetune.stages.reading import WORLD, Start, diet_of
 from finetune.stages.rounds import RoundPairs, forget_rounds
 from finetune.training.trainer import Work
 
@@ -73,9 +72,7 @@ def work(start: Start, part: Part) -> Work:
     source: FilePairs | RoundPairs
     if part.data == WORLD:
         forget_rounds(start, "round-*-{rank}.json")
-        queries = WorldQueries(
-            start.seed, Diet(part.media == "pictures", part.things, part.seconds, part.mixture, part.chinese)
-        )
+        queries = WorldQueries(start.seed, diet_of(part))
         judged = scorer(part.answer_tokens, part.judge)
         source = RoundPairs(start, part, queries, conversations, judged, "truth", 1, direct_modes(part))
         problems = lost = Problems()

@@ -66,6 +66,12 @@ class Reading(Objective):
         return Result(value, beside, scores)
 
 
+def diet_of(part: Part) -> Diet:
+    """What the part's batches of the generated world are made of."""
+    still, mixture = part.media == "pictures", dict(part.mixture)
+    return Diet(still, part.things, part.seconds, mixture, part.chinese, part.plain)
+
+
 class World:
     """Batches of the generated world, without end."""
 
@@ -73,8 +79,7 @@ class World:
 
     def __init__(self, start: Start, part: Part) -> None:
         self._batches = Batches(start.model, start.processor, start.seed)
-        still, mixture = part.media == "pictures", dict(part.mixture)
-        self._diet = Diet(still, part.things, part.seconds, mixture, part.chinese, part.plain)
+        self._diet = diet_of(part)
         self._rank = start.rank
 
     def make(self, number: int) -> PackedBatch:

@@ -32,10 +32,9 @@ from finetune.data.collate import Batch, collate_shared, learnt_log_probs
 from finetune.data.conversations import Conversations, Example, Prompt
 from finetune.data.problems import BadRow, Problems
 from finetune.errors import FinetuneError
-from finetune.packing.batches import Diet
 from finetune.recipe import Part, Stage
 from finetune.stages import sft
-from finetune.stages.reading import WORLD, Start
+from finetune.stages.reading import WORLD, Start, diet_of
 from finetune.stages.rounds import forget_rounds, seed_of
 from finetune.training.losses import group_advantages, grpo_loss
 from finetune.training.trainer import Objective, Result, Scores, Work
@@ -57,8 +56,7 @@ def check(stage: Stage) -> None:
 def queries_of(start: Start, part: Part, conversations: Conversations) -> tuple[Queries, Problems]:
     """The questions of the part's data, and the rows that were left out."""
     if part.data == WORLD:
-        diet = Diet(part.media == "pictures", part.things, part.seconds, dict(part.mixture), part.chinese)
-        return WorldQueries(start.seed, diet), Problems()
+        return WorldQueries(start.seed, diet_of(part)), Problems()
     rows, problems = sft.checked_rows(start, part, conversations, "question")
     return FileQueries(rows, conversations, start.seed), problems
 
