@@ -22,6 +22,8 @@ import platform
 import shutil
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -169,21 +171,26 @@ def machine() -> dict[str, Any]:
     }
 
 
-def flush_tiny() -> None:
-    """Numbers below 1e-38 count as 0 from here on, in this thread and those that it starts.
+@contextmanager
+def tiny_is_zero() -> Iterator[None]:
+    """Numbers below 1e-38 count as 0 meanwhile, in this thread and those that it starts.
 
     Small weights of an attention times small gradients lie there, and a processor takes a hundred times as long over
-    each: keye-nano's SFT two and a half times, its stage 2 a quarter more. To be called before the first product, with
-    which PyTorch starts its threads."""
+    each: keye-nano's SFT two and a half times, its stage 2 a quarter more. To be entered before the first product,
+    with which PyTorch starts its threads; these keep it."""
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
+@tiny_is_zero()
 def execute(recipe: Recipe, out: Path, store: Path | None = None) -> Path:
     """Run what is left of a recipe in this process, which may be one of several; the folder of the last model.
 
     The run and its figures are rows of `store` too. Raises Stopped when the user ends it."""
     library_logging.disable_progress_bar()  # the bar that counts is the training's
-    flush_tiny()
     cuda = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda else "no")
     if accelerator.device.type == "cpu":

@@ -26,7 +26,7 @@ from finetune.data.conversations import Conversations, Example
 from finetune.data.jsonl import load_rows
 from finetune.packing.packed import PackedBatch
 from finetune.recipe import Part
-from finetune.run import flush_tiny
+from finetune.run import tiny_is_zero
 from finetune.stages import multitask
 from finetune.stages import sft as finetune_sft
 from finetune.stages.reading import Start
@@ -102,11 +102,12 @@ def _start() -> Start:
     return Start(model, KeyeProcessor.from_pretrained(NANO), NANO, None, SEED, 0, 1)
 
 
-def _trained(folder: str, part: Part, work: Work) -> Timed:
-    """One run of the trainer over its part: everything between its first step and its last state."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
+def _trained(folder: str, part: Part, work: Callable[[], Work]) -> Timed:
+    """One run of the trainer over its part, set up as runs are: everything between its first step and its last
+    state."""
+    with tempfile.TemporaryDirectory(dir=folder) as name, tiny_is_zero():
         log = Log(Path(name) / "log.jsonl")
-        trainer = Trainer("bench", part, work, Path(name), Accelerator(cpu=True), log)
+        trainer = Trainer("bench", part, work(), Path(name), Accelerator(cpu=True), log)
         run = timed(lambda: trainer.run(threading.Event()).step)
     return run.seconds, run.cpu
 
@@ -135,9 +136,8 @@ def _plain(model: Any, steps: Callable[[], list[Callable[[], Tensor]]]) -> Timed
 
 
 def sft(folder: str, rows: str, clips: int) -> Callable[[], Timed]:
-    flush_tiny()  # as every run begins
     part = Part(epochs=1.0, lr=1e-4, data=(rows,), batch_tokens=1024, cache=str(Path(folder) / "frames"))
-    return lambda: _trained(folder, part, finetune_sft.work(_start(), part))
+    return lambda: _trained(folder, part, lambda: finetune_sft.work(_start(), part))
 
 
 def plain_sft(folder: str, rows: str, clips: int) -> Callable[[], Timed]:
@@ -182,9 +182,8 @@ def padded(examples: list[Example]) -> dict[str, Tensor]:
 
 
 def stage2(folder: str, rows: str, clips: int) -> Callable[[], Timed]:
-    flush_tiny()
     part = Part(steps=1, lr=1e-4)
-    return lambda: _trained(folder, part, multitask.work(_start(), part))
+    return lambda: _trained(folder, part, lambda: multitask.work(_start(), part))
 
 
 def plain_stage2(folder: str, rows: str, clips: int) -> Callable[[], Timed]:

@@ -23,6 +23,7 @@ from engine.video import probe
 from engine.video.decode import frames_at, to_rgb
 from engine.video.scaling import resize
 from finetune.feedback import Store
+from finetune.run import tiny_is_zero
 from tests.media import make_clip
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -224,3 +225,10 @@ def test_plain_batches_hold_what_packed_ones_hold() -> None:
             assert bool((inputs["labels"][where] == inputs["input_ids"][where]).all())
     assert learnt == source.learnt(batch)
     assert callable(padded)
+
+
+def test_tiny_numbers_are_zero_while_a_run_trains_and_not_after_it() -> None:
+    tiny = torch.tensor([1e-39])
+    with tiny_is_zero():
+        assert float(tiny * 0.5) == 0
+    assert 0 < float(tiny * 0.5) < 1e-38
