@@ -6,12 +6,10 @@ a model is escaped by `app.views`."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.components.chatbot import ComponentMessage
 
 from app.i18n import Language, say, translate
 from app.said import said_html
@@ -41,7 +39,7 @@ def chat_messages(turns: Sequence[Turn], now: Sequence[Snapshot], lang: Language
         key = f"t{number}"
         if turn.comparison is not None:
             shown = sides_html(turn.comparison, running, turn.span, lang)
-            messages.append({"role": "assistant", "content": _html(shown)})
+            messages.append({"role": "assistant", "content": gr.HTML(shown, apply_default_css=False)})
         elif running:
             (snapshot,) = running
             messages += thought_messages(snapshot.steps, not snapshot.text, turn.span, lang, key)
@@ -52,17 +50,9 @@ def chat_messages(turns: Sequence[Turn], now: Sequence[Snapshot], lang: Language
             messages += thought_messages(steps, False, turn.span, lang, key)
             messages.append({"role": "assistant", "content": _finished(turn.answer, steps, turn, lang)})
             if turn.answer.finish != "running":
-                messages.append({"role": "assistant", "content": _html(said_html(turn, drafted, lang))})
+                said = gr.HTML(said_html(turn, drafted, lang), apply_default_css=False)
+                messages.append({"role": "assistant", "content": said})
     return messages
-
-
-@lru_cache(maxsize=4096)
-def _html(html: str) -> ComponentMessage:
-    """A message of HTML, as the chat itself would make it of a component. Kept, because a component takes longer to
-    make than all else of an answer, and all of a conversation are shown anew whenever its last answer grows."""
-    component = gr.HTML(html, apply_default_css=False, render=False)
-    arguments = {name: value for name, value in component.constructor_args.items() if name != "value"}
-    return ComponentMessage(component="html", value=html, constructor_args=arguments, props=component.get_config())
 
 
 def _running(turn: Turn, now: Snapshot, lang: Language) -> str:
