@@ -72,11 +72,6 @@ class Status:
     fraction: float | None = None
 
 
-def goes_on(messages: list[Message]) -> bool:
-    """Whether an assistant's turn is to be continued, not begun."""
-    return bool(messages) and messages[-1].role == "assistant"
-
-
 class Runtime(Protocol):
     def start(self) -> None:
         """Begin to load in the background; returns at once. `status` tells how far it is."""

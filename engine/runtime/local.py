@@ -21,9 +21,9 @@ from engine.errors import EngineError
 from engine.events import Answer, Error, Event, Finish, Progress, Queued
 from engine.keye import KeyeProcessor, load_model
 from engine.keye.processing import encode
-from engine.prompt import render
+from engine.prompt import continues, render
 from engine.runtime.adapters import adapter_name, alike, apply_adapter, check_adapter, first_token, idle
-from engine.runtime.base import Decoding, Message, ModelInfo, Status, goes_on
+from engine.runtime.base import Decoding, Message, ModelInfo, Status
 from engine.runtime.checkpoint import describe_checkpoint
 from engine.runtime.decode import TextStream, next_tokens
 from engine.runtime.line import Line
@@ -169,7 +169,7 @@ class LocalRuntime:
     def stream(self, messages: list[Message], decoding: Decoding, stop: threading.Event) -> Iterator[Event]:
         tally = Tally(time.perf_counter())
         name = ""
-        ticket = self._line.join(again=goes_on(messages))
+        ticket = self._line.join(again=continues(messages))
         try:
             while not self._settled.is_set():
                 self.start()

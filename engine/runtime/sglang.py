@@ -15,8 +15,9 @@ import numpy as np
 from engine.errors import EngineError
 from engine.events import Answer, Error, Event, Finish, Progress, Queued
 from engine.keye.image_processing import smart_resize
+from engine.prompt import continues
 from engine.runtime.adapters import check_adapter, differs, idle
-from engine.runtime.base import Decoding, Message, ModelInfo, Status, goes_on
+from engine.runtime.base import Decoding, Message, ModelInfo, Status
 from engine.runtime.endpoint import Endpoint, Server, ask
 from engine.runtime.line import Line
 from engine.runtime.sglang_client import Gone, Request
@@ -84,7 +85,7 @@ class SGLangRuntime:
     def stream(self, messages: list[Message], decoding: Decoding, stop: threading.Event) -> Iterator[Event]:
         tally = Tally(time.perf_counter(), adapter=self._adapter)
         name = ""
-        ticket = self._line.join(again=goes_on(messages))
+        ticket = self._line.join(again=continues(messages))
         try:
             endpoint = yield from self._ready(stop)
             if endpoint is not None:
