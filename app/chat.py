@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components.chatbot import ComponentMessage
 
 from app.i18n import Language, say, translate
 from app.said import said_html
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from app.jobs import Snapshot
     from app.studio import Turn
 
+# What a component of HTML says of itself, all but its value. Made here, once: within an event Gradio takes a new
+# component for a change to one that exists, and makes nothing that could be asked.
+_GIVEN: dict[str, Any] = {"apply_default_css": False, "render": False}
+_PROPS = gr.HTML(**_GIVEN).get_config()
+
 
 def chat_messages(turns: Sequence[Turn], now: Sequence[Snapshot], lang: Language) -> list[dict[str, Any]]:
     """A conversation as `gr.Chatbot` takes it. `now` is how far the newest answer is while it is being written, or the
@@ -39,7 +45,7 @@ def chat_messages(turns: Sequence[Turn], now: Sequence[Snapshot], lang: Language
         key = f"t{number}"
         if turn.comparison is not None:
             shown = sides_html(turn.comparison, running, turn.span, lang)
-            messages.append({"role": "assistant", "content": gr.HTML(shown, apply_default_css=False)})
+            messages.append({"role": "assistant", "content": _html(shown)})
         elif running:
             (snapshot,) = running
             messages += thought_messages(snapshot.steps, not snapshot.text, turn.span, lang, key)
@@ -50,9 +56,14 @@ def chat_messages(turns: Sequence[Turn], now: Sequence[Snapshot], lang: Language
             messages += thought_messages(steps, False, turn.span, lang, key)
             messages.append({"role": "assistant", "content": _finished(turn.answer, steps, turn, lang)})
             if turn.answer.finish != "running":
-                said = gr.HTML(said_html(turn, drafted, lang), apply_default_css=False)
-                messages.append({"role": "assistant", "content": said})
+                messages.append({"role": "assistant", "content": _html(said_html(turn, drafted, lang))})
     return messages
+
+
+def _html(html: str) -> ComponentMessage:
+    """A message of HTML, as the chat itself would make it of a component: which takes longer than all else of an
+    answer, and all of a conversation are shown anew whenever its last answer grows."""
+    return ComponentMessage(component="html", value=html, constructor_args=_GIVEN, props={**_PROPS, "value": html})
 
 
 def _running(turn: Turn, now: Snapshot, lang: Language) -> str:

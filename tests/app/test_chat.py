@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -146,3 +147,18 @@ def test_a_mode_that_does_not_exist_is_refused_before_anything_is_kept(studio: S
     with pytest.raises((AppError, EngineError), match="no mode"):
         studio.ask(None, "How many?", ClipChoice(sha), Limits(), Manner("deep"))  # type: ignore[arg-type]
     assert studio.conversations() == []
+
+
+def test_html_in_the_chat_is_what_the_chat_makes_of_a_component(
+    studio: Studio, runtime: ScriptedRuntime, clip: Path, wait: Wait
+) -> None:
+    sha, _ = studio.add_video(clip, clip.name)
+    conversation, _ = studio.ask(None, "How many?", ClipChoice(sha), Limits(), Manner("think"))
+    wait(studio, conversation)
+    *_, said = chat_messages(studio.turns(conversation), (), "en")
+    with gr.Blocks():
+        chat = gr.Chatbot()
+    component = gr.HTML(said["content"].value, apply_default_css=False)
+    own = chat.postprocess([{"role": "assistant", "content": component}])
+    assert "data-" in said["content"].value
+    assert chat.postprocess([said]).model_dump() == own.model_dump()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
+from gradio.components.chatbot import ComponentMessage
 
 from app.chat import chat_messages
 from app.errors import AppError
@@ -80,7 +80,7 @@ class Page:
 
     def shown(self, lang: Any = "en") -> Tags:
         content = chat_messages(self.studio.turns(self.id), (), lang)[-1]["content"]
-        assert isinstance(content, gr.HTML)
+        assert isinstance(content, ComponentMessage)
         return Tags(str(content.value))
 
     def pressed(self) -> list[tuple[str | None, str | None]]:
