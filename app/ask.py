@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from app.chat import chat_messages, mode_choices, mode_hint
-from app.clip import ClipPane, Updates
+from app.clip import ClipPane
 from app.compare import ComparePane, choose, taken
 from app.demos import Demo
 from app.i18n import Language, language, say, translate
@@ -20,6 +20,7 @@ from app.session import Session
 from app.studio import USER_ERRORS, ClipChoice, Limits, Manner, Studio, Turn
 from app.views import conversations_html, demo_note, model_html
 from app.votes import VotesPane
+from app.wiring import PRIVATE, QUIET, Updates
 from engine.reasoning.modes import MODE_NAMES, mode_of
 
 _LIST_JS = """
@@ -106,17 +107,15 @@ class AskTab:
         everything = list(dict.fromkeys(everything))
         problem, settings = self.clip.problem, [self.clip.max_tokens, self.clip.think_budget, self.clip.sound.give]
         talk = [self.chat, self.history, self.question, self.ask_button, self.stop_button, problem, self.model]
-        how = [self.mode, *self.compare.controls]
+        how: list[Any] = [self.mode, *self.compare.controls]
         shown_how = [self.session, self.mode, *self.compare.shows, self.ask_button]
-        private = {"api_visibility": "private"}  # handlers belong to this page; they are no public interface
-        quiet = {**private, "show_progress": "hidden"}
 
         def followed(event: Any) -> None:
-            event.then(self.follow, [self.session], talk, concurrency_limit=None, **quiet)
+            event.then(self.follow, [self.session], talk, concurrency_limit=None, **QUIET)
 
         ticking = [self.model, self.demo_note, self.ticker, self.compare.note, *self.clip.limits]
-        followed(page.load(self.open_page, [self.session, self.remembered], everything, **quiet))
-        self.ticker.tick(self.tick, [self.session], ticking, **quiet)
+        followed(page.load(self.open_page, [self.session, self.remembered], everything, **QUIET))
+        self.ticker.tick(self.tick, [self.session], ticking, **QUIET)
         self.clip.wire()
         for submit in (self.ask_button.click, self.question.submit):
             followed(
@@ -125,21 +124,21 @@ class AskTab:
                     [self.session, self.question, *how, *settings],
                     [self.session, self.remembered, *talk],
                     concurrency_limit=None,
-                    **quiet,
+                    **QUIET,
                 )
             )
-        self.clip.chips.select(self.take_question, [self.session, *how], [self.question, *shown_how], **quiet)
+        self.clip.chips.select(self.take_question, [self.session, *how], [self.question, *shown_how], **QUIET)
         for changed in how:
-            changed.input(self.take_mode, [self.session, *how], shown_how, **quiet)
-        self.compare.chooser.select(self.choose, [self.session], talk, concurrency_limit=None, **quiet)
-        self.votes.listener.select(self.say, [self.session], talk, concurrency_limit=None, **quiet)
-        followed(self.votes.listener.submit(self.again, [self.session], talk, concurrency_limit=None, **quiet))
-        self.stop_button.click(self.stop, [self.session], None, concurrency_limit=None, **quiet)
-        self.new.click(self.start_new, [self.session], everything, **quiet)
-        followed(self.history.select(self.open_conversation, [self.session], everything, **quiet))
-        self.history.delete(self.delete_conversation, [self.session], everything, **quiet)
-        self.language.input(self.set_language, [self.session, self.language], everything, **quiet)
-        self.shade.click(None, None, None, js="() => window.keyeTheme()", **private)
+            changed.input(self.take_mode, [self.session, *how], shown_how, **QUIET)
+        self.compare.chooser.select(self.choose, [self.session], talk, concurrency_limit=None, **QUIET)
+        self.votes.listener.select(self.say, [self.session], talk, concurrency_limit=None, **QUIET)
+        followed(self.votes.listener.submit(self.again, [self.session], talk, concurrency_limit=None, **QUIET))
+        self.stop_button.click(self.stop, [self.session], None, concurrency_limit=None, **QUIET)
+        self.new.click(self.start_new, [self.session], everything, **QUIET)
+        followed(self.history.select(self.open_conversation, [self.session], everything, **QUIET))
+        self.history.delete(self.delete_conversation, [self.session], everything, **QUIET)
+        self.language.input(self.set_language, [self.session, self.language], everything, **QUIET)
+        self.shade.click(None, None, None, js="() => window.keyeTheme()", **PRIVATE)
 
     # -- opening and closing ------------------------------------------------------------------------------------
 
@@ -209,13 +208,14 @@ class AskTab:
         speech: bool,
     ) -> Updates:
         """Keep the question and start its answer, or two; what was typed stays in the box if that is refused."""
-        if session.clip is None:
+        clip = session.clip
+        if clip is None:
             return self.clip.told(say("no_video", session.lang))
         try:
             session = taken(session, mode, on, against, blind)
             manner = Manner(session.mode, int(max_tokens), int(think_budget) or None)
             session = replace(session, limits=replace(session.limits, speech=bool(speech)))
-            clip, limits = session.clip, session.limits
+            limits = session.limits
             if session.against is None:
                 conversation, _ = self.studio.ask(session.conversation, text, clip, limits, manner)
             else:
@@ -310,9 +310,10 @@ class AskTab:
             now = [job.snapshot() for job in self.studio.jobs(session.conversation)]
         running = any(snapshot.done is None for snapshot in now)
         turns = self.studio.turns(session.conversation) if session.conversation else []
+        messages: list[Any] = chat_messages(turns, now if running else (), session.lang)
         return {
             self.chat: gr.Chatbot(
-                value=chat_messages(turns, now if running else (), session.lang),
+                value=messages,
                 label=say("chat", session.lang),
                 placeholder=say("chat_empty", session.lang),
             ),

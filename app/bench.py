@@ -14,6 +14,7 @@ from app.ask import AskTab
 from app.i18n import Language, language, say, translate
 from app.studio import USER_ERRORS, Studio
 from app.views import clock, problem_html
+from app.wiring import QUIET, Updates
 from engine.runtime.base import speaker
 from finetune.bench.background import State
 from finetune.bench.cli import judge_from
@@ -22,8 +23,6 @@ from finetune.bench.modes import Mode
 from finetune.bench.registry import BENCHMARKS, benchmark
 from finetune.bench.run import Plan
 from finetune.errors import FinetuneError
-
-Updates = dict[Any, Any]
 
 REPORT_FILES = ("report.html", "report.json", "items.csv", "predictions.jsonl")
 
@@ -58,15 +57,14 @@ class BenchTab:
     def _wire(self, page: gr.Blocks, ask: AskTab) -> None:
         shown = [self.progress, self.result, self.start_button, self.stop_button, self.ticker]
         words = [self.lang, self.tab, self.intro, self.which, self.data, self.mode, self.limit, self.judge, *shown]
-        quiet = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(self.open_page, [ask.remembered, self.which], words, **quiet)
-        ask.language.input(self.set_language, [ask.language, self.which], words, **quiet)
-        self.which.input(self.choose, [self.which, self.lang], [self.data, self.mode], **quiet)
+        page.load(self.open_page, [ask.remembered, self.which], words, **QUIET)
+        ask.language.input(self.set_language, [ask.language, self.which], words, **QUIET)
+        self.which.input(self.choose, [self.which, self.lang], [self.data, self.mode], **QUIET)
         self.start_button.click(
-            self.start, [self.lang, self.which, self.data, self.mode, self.limit, self.judge], shown, **quiet
+            self.start, [self.lang, self.which, self.data, self.mode, self.limit, self.judge], shown, **QUIET
         )
-        self.stop_button.click(self.stop, [self.lang], shown, concurrency_limit=None, **quiet)
-        self.ticker.tick(self.tick, [self.lang], shown, concurrency_limit=None, **quiet)
+        self.stop_button.click(self.stop, [self.lang], shown, concurrency_limit=None, **QUIET)
+        self.ticker.tick(self.tick, [self.lang], shown, concurrency_limit=None, **QUIET)
 
     def open_page(self, remembered: Any, which: str) -> Updates:
         return self.set_language(remembered.get("lang") if isinstance(remembered, dict) else None, which)

@@ -16,11 +16,9 @@ from app.session import Session
 from app.sound import SoundPane
 from app.studio import USER_ERRORS, ClipChoice, Limits, Studio
 from app.views import Suggestion, demos_html, problem_html, strip_html, suggestions_html
+from app.wiring import PRIVATE, QUIET, Updates, asset
 from engine.runtime.base import ModelInfo
 
-Updates = dict[Any, Any]
-
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 PICK_JS = """
 element.addEventListener('click', event => {
   const picked = event.target.closest('[data-demo], [data-question]');
@@ -49,8 +47,8 @@ class ClipPane:
         self.sound.build_wave(lang)
         self.span = gr.HTML(
             _span(None, 0.0, lang),
-            html_template=(_ASSETS / "range.html").read_text(encoding="utf-8"),
-            js_on_load=(_ASSETS / "range.js").read_text(encoding="utf-8"),
+            html_template=asset("range.html"),
+            js_on_load=asset("range.js"),
             elem_id="ks-range",
         )
         self.strip = gr.HTML(strip_html(None, (), lang), elem_id="ks-strip")
@@ -69,14 +67,12 @@ class ClipPane:
 
     def wire(self) -> None:
         clip = [self.session, self.video, self.span, self.strip, self.problem, self.picks, self.chips]
-        private = {"api_visibility": "private"}  # handlers belong to this page; they are no public interface
-        quiet = {**private, "show_progress": "hidden"}
-        self.video.upload(self.take_upload, [self.session, self.video], clip, concurrency_limit=2, **private).then(
-            self.player_copy, [self.session], [self.video, self.problem], **quiet
+        self.video.upload(self.take_upload, [self.session, self.video], clip, concurrency_limit=2, **PRIVATE).then(
+            self.player_copy, [self.session], [self.video, self.problem], **QUIET
         )
-        self.video.clear(self.drop_video, [self.session], clip, **quiet)
+        self.video.clear(self.drop_video, [self.session], clip, **QUIET)
         self.sound.wire(self.retake, [self.strip, self.problem])
-        self.picks.select(self.take_demo, [self.session], clip, **private)
+        self.picks.select(self.take_demo, [self.session], clip, **PRIVATE)
         for release in (self.span.release, *(slider.release for slider in self.limits)):
             release(
                 self.resample,
@@ -84,7 +80,7 @@ class ClipPane:
                 [self.session, self.strip, self.problem],
                 concurrency_limit=4,
                 trigger_mode="always_last",
-                **quiet,
+                **QUIET,
             )
 
     # -- events -------------------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ from app.ask import AskTab
 from app.commenting import MOST_COMMENTS
 from app.drafts import comments_html
 from app.i18n import LANGUAGES, Language, language, say, translate
-from app.rounds import PRIVATE, QUIET, Desk, RoundPane, Updates, bare, kept, range_of
+from app.rounds import Desk, RoundPane, bare, kept, range_of
 from app.session import Session
 from app.studio import USER_ERRORS, Studio
 from app.views import problem_html
+from app.wiring import PRIVATE, QUIET, Updates
 from finetune.feedback.comments import COMMENT, Round, RoundClip
 from finetune.writing.wishes import Length, Tone, Wishes
 

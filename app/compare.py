@@ -16,10 +16,9 @@ from app.i18n import Language, say
 from app.session import Session
 from app.sides import VERDICTS, choice
 from app.studio import Studio
+from app.wiring import Updates
 from engine.reasoning.modes import MODE_NAMES, ModeName, mode_of
 from finetune.feedback import Store, Verdict
-
-Updates = dict[Any, Any]
 
 # The chat is drawn anew as answers grow, so its buttons are listened to from outside of it; once, however often this
 # component is mounted.

@@ -15,15 +15,12 @@ from app.dataset import Dataset
 from app.i18n import Language, language, say, translate
 from app.studio import USER_ERRORS, Studio
 from app.views import problem_html
+from app.wiring import QUIET, Updates, asset
 from engine.reasoning.modes import MODE_NAMES
 from finetune.feedback.browse import correct, count, exclude, exclude_found, include, models
 from finetune.feedback.export import FORMATS, Format
 from finetune.feedback.filters import Filters, Has
 from finetune.feedback.splits import Side, set_share, set_side, share, sides
-
-Updates = dict[Any, Any]
-
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class DataTab:
             self.count = gr.HTML("", elem_id="kx-count")
             self.newer = gr.Button(say("data_newer", lang), size="sm", interactive=False, elem_id="kx-newer")
             self.older = gr.Button(say("data_older", lang), size="sm", interactive=False, elem_id="kx-older")
-        script = (_ASSETS / "data.js").read_text(encoding="utf-8")
+        script = asset("data.js")
         self.list = gr.HTML("", js_on_load=script, elem_id="kx-rows")
 
     def _wire(self, page: gr.Blocks, ask: AskTab) -> None:
@@ -99,9 +96,8 @@ class DataTab:
         buttons = [self.export, self.check, self.drop]
         labels = [*asked, self.tab, self.intro, self.more, self.sift, self.sift_note, self.share, self.files]
         words = [*labels, self.format, self.videos, self.upload, *buttons, *rows, *state]
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         # One after the other, so that what was asked for last is what is shown last.
-        listed = {**quiet, "concurrency_id": "kx-list", "concurrency_limit": 1}
+        listed = {**QUIET, "concurrency_id": "kx-list", "concurrency_limit": 1}
         page.load(self.open_page, [ask.remembered, self.view], words, **listed)
         ask.language.input(self.set_language, [ask.language, self.view], words, **listed)
         self.tab.select(self.refresh, [self.view], [*rows, self.model], **listed)
@@ -113,11 +109,11 @@ class DataTab:
         self.newer.click(self.go_newer, [self.view], rows, **listed)
         self.list.select(self.act, [self.view], rows, **listed)
         self.share.release(self.set_share, [self.view, self.share], rows, **listed)
-        self.check.click(self.begin_check, [self.view], [*state, self.problem], **quiet)
+        self.check.click(self.begin_check, [self.view], [*state, self.problem], **QUIET)
         self.drop.click(self.exclude_found, [self.view], rows, **listed)
-        self.export.click(self.begin_export, [self.view, self.format, self.videos], [*state, self.problem], **quiet)
-        self.upload.upload(self.begin_import, [self.view, self.upload], [*state, self.problem, self.upload], **quiet)
-        self.stop.click(self.stop_work, [self.view], state, concurrency_limit=None, **quiet)
+        self.export.click(self.begin_export, [self.view, self.format, self.videos], [*state, self.problem], **QUIET)
+        self.upload.upload(self.begin_import, [self.view, self.upload], [*state, self.problem, self.upload], **QUIET)
+        self.stop.click(self.stop_work, [self.view], state, concurrency_limit=None, **QUIET)
         self.ticker.tick(self.tick, [self.view], [*rows, *state], **listed)
 
     # -- the list -----------------------------------------------------------------------------------------------

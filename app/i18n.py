@@ -6,18 +6,17 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from pathlib import Path
 from typing import Literal, get_args
+
+from app.wiring import asset
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
-
 
 @cache
 def _table() -> dict[str, dict[str, str]]:
-    return json.loads((_ASSETS / "translations.json").read_text(encoding="utf-8"))
+    return json.loads(asset("translations.json"))
 
 
 def language(wanted: object) -> Language:
@@ -34,7 +33,7 @@ def say(key: str, lang: Language, **values: object) -> str:
 def _sentences() -> list[tuple[re.Pattern[str], str, bool]]:
     """Patterns of English sentences, their Chinese, and whether it is a phrase that others are filled with; the one
     with most words of its own first."""
-    table: dict[str, str] = json.loads((_ASSETS / "sentences.zh.json").read_text(encoding="utf-8"))
+    table: dict[str, str] = json.loads(asset("sentences.zh.json"))
     known = sorted(table.items(), key=lambda item: -len(item[0].replace("{}", "")))
     out = []
     for english, chinese in known:

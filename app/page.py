@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 
 from app.ask import AskTab
@@ -17,9 +15,8 @@ from app.rounds import memory
 from app.skills import SkillsTab
 from app.studio import Studio
 from app.tuning import TuneTab
+from app.wiring import ASSETS, asset
 from engine.runtime.choose import make_runtime
-
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -62,10 +59,10 @@ def launch(studio: Studio, config: AppConfig, block: bool = True) -> gr.Blocks:
                 studio.dataset.folder,
             )
         ],
-        favicon_path=_ASSETS / "favicon.svg",
+        favicon_path=ASSETS / "favicon.svg",
         theme=_theme(),
-        css_paths=[_ASSETS / "style.css", _ASSETS / "report.css", _ASSETS / "models.css"],
-        head=f"<script>{(_ASSETS / 'studio.js').read_text(encoding='utf-8')}</script>",
+        css_paths=[ASSETS / "style.css", ASSETS / "report.css", ASSETS / "models.css"],
+        head=f"<script>{asset('studio.js')}</script>",
     )
     return page
 

@@ -14,13 +14,12 @@ from app.i18n import Language, language, say, translate
 from app.promote_views import judged_html, pair_html, paused_html, progress_html, serving_html, summary_html
 from app.studio import USER_ERRORS, Studio
 from app.views import problem_html
+from app.wiring import QUIET, Updates
 from engine.errors import EngineError
 from finetune.errors import FinetuneError
 from finetune.feedback.trials import Pair, Trial, TrialVerdict
 from finetune.loop.serving import Source
 from finetune.loop.trial_figures import figures
-
-Updates = dict[Any, Any]
 
 _WORLD = 12  # questions about the generated world, where nothing else is there to ask
 _PAIR_JS = """
@@ -69,18 +68,17 @@ class PromoteTab:
         judging = [self.at, self.pair, self.summary, self.promote_button]
         shown = [*changing, *judging, self.problem]
         words = [self.lang, self.tab, self.intro, self.candidate, self.yours, self.world, self.pause, *shown]
-        quiet = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(self.open_page, [ask.remembered], words, **quiet)
-        ask.language.input(self.set_language, [ask.language], words, **quiet)
-        self.candidate.focus(self.look, [self.lang], [self.candidate], **quiet)
-        self.candidate.change(self.choose, [self.lang, self.candidate], [self.pause], concurrency_limit=None, **quiet)
+        page.load(self.open_page, [ask.remembered], words, **QUIET)
+        ask.language.input(self.set_language, [ask.language], words, **QUIET)
+        self.candidate.focus(self.look, [self.lang], [self.candidate], **QUIET)
+        self.candidate.change(self.choose, [self.lang, self.candidate], [self.pause], concurrency_limit=None, **QUIET)
         asked = [self.lang, self.candidate, self.yours, self.world]
-        self.start_button.click(self.compare, asked, shown, **quiet)
-        self.stop_button.click(self.stop, [self.lang, self.at], shown, concurrency_limit=None, **quiet)
-        self.ticker.tick(self.tick, [self.lang, self.at], shown, concurrency_limit=None, **quiet)
-        self.pair.select(self.pick, [self.lang, self.at], [*judging, self.problem], **quiet)
-        self.promote_button.click(self.promote, [self.lang, self.at], shown, **quiet)
-        self.back.click(self.roll_back, [self.lang, self.at], shown, **quiet)
+        self.start_button.click(self.compare, asked, shown, **QUIET)
+        self.stop_button.click(self.stop, [self.lang, self.at], shown, concurrency_limit=None, **QUIET)
+        self.ticker.tick(self.tick, [self.lang, self.at], shown, concurrency_limit=None, **QUIET)
+        self.pair.select(self.pick, [self.lang, self.at], [*judging, self.problem], **QUIET)
+        self.promote_button.click(self.promote, [self.lang, self.at], shown, **QUIET)
+        self.back.click(self.roll_back, [self.lang, self.at], shown, **QUIET)
 
     # -- opening ------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
@@ -15,17 +14,14 @@ from app.drafts import demo_html, progress_html
 from app.i18n import Language, say, translate
 from app.studio import USER_ERRORS, Studio
 from app.views import clock, problem_html
+from app.wiring import QUIET, Updates, asset
 from engine.runtime.base import ModelInfo
 from finetune.feedback.comments import COMMENT, Choice, Round, RoundClip
 from finetune.feedback.rows import Video
 
-Updates = dict[Any, Any]
 Drawn = Callable[[Round | None, Now | None, Language], str]
 
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 _CHOICES: dict[str, Choice] = {choice: choice for choice in get_args(Choice)}  # what a browser may say
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # handlers belong to this page; they are no public interface
-QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class RoundPane:
 
     def build(self, lang: Language) -> None:
         self.progress = bare(f"kd-{self.name}-progress")
-        script = (_ASSETS / "drafts.js").read_text(encoding="utf-8")
+        script = asset("drafts.js")
         self.drafts = bare(f"kd-{self.name}-drafts", self.drawn(None, None, lang), js_on_load=script)
         with gr.Row(elem_classes="kd-earlier"):
             self.earlier = gr.Dropdown([], label=say("earlier", lang), elem_id=f"kd-{self.name}-earlier", scale=3)

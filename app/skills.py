@@ -13,10 +13,11 @@ import gradio as gr
 from app.ask import AskTab
 from app.drafts import answer_html, clips_html
 from app.i18n import LANGUAGES, Language, language, say, translate
-from app.rounds import PRIVATE, QUIET, Desk, RoundPane, Updates, bare, kept, range_of
+from app.rounds import Desk, RoundPane, bare, kept, range_of
 from app.session import Session
 from app.studio import USER_ERRORS, Studio
 from app.views import problem_html, thumbnail
+from app.wiring import PRIVATE, QUIET, Updates
 from engine.reasoning.modes import MODES
 from engine.video import PRESETS, Clip, sample
 from finetune.bench.modes import SWITCHES

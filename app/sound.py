@@ -9,7 +9,7 @@ from dataclasses import replace
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -18,15 +18,12 @@ from app.i18n import Language, say, translate
 from app.session import Session
 from app.studio import USER_ERRORS, ClipChoice, Studio
 from app.views import clock, problem_html
+from app.wiring import QUIET, Updates, asset
 from engine.sound import Sound, with_transcript, write_vtt
 from engine.sound.measure import KINDS
 from engine.timed import Timed
 from finetune.feedback.transcripts import Transcript
 
-if TYPE_CHECKING:
-    from app.clip import Updates
-
-_ASSETS = Path(__file__).resolve().parents[1] / "assets"
 _MOST_LINES = 4000  # of a list; what a longer one holds is in the subtitles all the same
 _HALF = 50  # of the height of the drawing, in its own units
 
@@ -40,7 +37,7 @@ class SoundPane:
         self.session = session
 
     def build_wave(self, lang: Language) -> None:
-        script = (_ASSETS / "sound.js").read_text(encoding="utf-8")
+        script = asset("sound.js")
         self.wave = gr.HTML("", js_on_load=script, elem_id="ks-sound")
 
     def build_said(self, lang: Language) -> None:
@@ -60,17 +57,16 @@ class SoundPane:
         """`resample` gives the updates of `strip` for a session whose frames changed."""
         shown = [self.wave, self.said, self.give, self.lines, self.write, self.halt, self.subtitles, self.ticker]
         own = [*shown, self.shown_of]
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         self._resample = resample
         changed = [self.session, *strip, *own]
         self.session.change(
-            self.follow, [self.session, self.shown_of], own, trigger_mode="always_last", concurrency_limit=4, **quiet
+            self.follow, [self.session, self.shown_of], own, trigger_mode="always_last", concurrency_limit=4, **QUIET
         )
-        self.give.input(self.take_give, [self.session, self.give], [self.session, *strip], **quiet)
-        self.subtitles.upload(self.take_subtitles, [self.session, self.subtitles], changed, **quiet)
-        self.write.click(self.take_write, [self.session], own, **quiet)
-        self.halt.click(self.take_halt, [self.session], None, **quiet)
-        self.ticker.tick(self.tick, [self.session, self.shown_of], changed, concurrency_limit=None, **quiet)
+        self.give.input(self.take_give, [self.session, self.give], [self.session, *strip], **QUIET)
+        self.subtitles.upload(self.take_subtitles, [self.session, self.subtitles], changed, **QUIET)
+        self.write.click(self.take_write, [self.session], own, **QUIET)
+        self.halt.click(self.take_halt, [self.session], None, **QUIET)
+        self.ticker.tick(self.tick, [self.session, self.shown_of], changed, concurrency_limit=None, **QUIET)
 
     # -- events -------------------------------------------------------------------------------------------------
 

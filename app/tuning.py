@@ -14,12 +14,11 @@ from app.studio import USER_ERRORS, Studio
 from app.tuner import RECIPES, Form, Wish
 from app.tuning_views import history_html, moment, offer_html, run_html, state_name
 from app.views import problem_html
+from app.wiring import PRIVATE, QUIET, Updates
 from finetune.feedback import Run
 from finetune.loop.from_feedback import read_record
 from finetune.loop.queue import last_lines
 from finetune.measuring.held_out import samples
-
-Updates = dict[Any, Any]
 
 SHOWN = 30
 """Runs that are listed, the newest."""
@@ -79,23 +78,22 @@ class TuneTab:
         labels += [self.numbers, self.weigh_button, self.start_button, self.sharing]
         wish = [self.recipe, self.base, self.name, self.form, self.data, self.replay, self.numbers]
         now = [self.lang, self.which, self.listed]
-        quiet = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(self.open_page, [ask.remembered, self.which], [self.lang, *labels, *state], **quiet)
-        ask.language.input(self.set_language, [ask.language, self.which], [self.lang, *labels, *state], **quiet)
-        self.tab.select(self.open_tab, [*now, self.base], [self.base, *state], **quiet)
-        self.recipe.input(self.choose_recipe, [self.recipe], [self.data, self.offer], **quiet)
-        self.weigh_button.click(self.weigh, [self.lang, *wish], [self.offer], api_visibility="private")
+        page.load(self.open_page, [ask.remembered, self.which], [self.lang, *labels, *state], **QUIET)
+        ask.language.input(self.set_language, [ask.language, self.which], [self.lang, *labels, *state], **QUIET)
+        self.tab.select(self.open_tab, [*now, self.base], [self.base, *state], **QUIET)
+        self.recipe.input(self.choose_recipe, [self.recipe], [self.data, self.offer], **QUIET)
+        self.weigh_button.click(self.weigh, [self.lang, *wish], [self.offer], **PRIVATE)
         # One after the other, so that a look that began before a run did does not end the looking.
         turns: dict[str, Any] = {"concurrency_id": "tune", "concurrency_limit": 1}
-        self.start_button.click(self.begin, [*now, *wish], [self.offer, *state], api_visibility="private", **turns)
-        self.which.input(self.choose, now, state, **quiet)
+        self.start_button.click(self.begin, [*now, *wish], [self.offer, *state], **PRIVATE, **turns)
+        self.which.input(self.choose, now, state, **QUIET)
         for button, act in zip(
             actions,
             (self.tuner.queue.pause, self.tuner.queue.resume, self.tuner.queue.keep, self.tuner.queue.remove),
             strict=True,
         ):
-            button.click(self._acting(act), now, state, concurrency_limit=None, **quiet)
-        self.ticker.tick(self.tick, now, state, **turns, **quiet)
+            button.click(self._acting(act), now, state, concurrency_limit=None, **QUIET)
+        self.ticker.tick(self.tick, now, state, **turns, **QUIET)
 
     # -- what happens -------------------------------------------------------------------------------------------
 
@@ -198,7 +196,7 @@ class TuneTab:
             choices = tuple((f"{r.name} · {moment(r.created)} · {state_name(r.status, lang)}", r.id) for r in runs)
             signature = (lang, chosen, choices)
             same = _plain(listed) == _plain(signature)
-            value = {} if stays and chosen == asked else {"value": chosen}
+            value: dict[str, Any] = {} if stays and chosen == asked else {"value": chosen}
             return {
                 **hidden,
                 **(self._buttons(run, training, waiting, lang) if run else {}),

@@ -48,6 +48,7 @@ from finetune.recipe import Part, Recipe, Stage, write_resolved
 from finetune.reports.run_record import Record, code_version, recorded
 from finetune.reports.run_report import write_report
 from finetune.stages.reading import BESIDE, Start
+from finetune.training.launch import spawn
 from finetune.training.trainer import Log, Progress, Trainer, stop_on_signals
 
 _T = TypeVar("_T")
@@ -395,8 +396,6 @@ def run(recipe: Recipe, out: Path, begin: str | None = None, store: Path | None 
         recipe = drawn_elsewhere(recipe, out)
     if launched or recipe.processes == 1:
         return execute(recipe, out, store)
-    from finetune.training.launch import spawn
-
-    spawn(recipe, out, store)
+    spawn(execute, recipe, out, store)
     ended = [stage for stage in recipe.stages if any(step.done for step in steps_of(stage, out))]
     return outcome(out / ended[-1].name)

@@ -51,9 +51,12 @@ def figures(runtime: Runtime, users: tuple[int, ...]) -> None:
 
     answer(runtime, about(0.0))  # the first request of all warms up
     starts = iter(i / 100 for i in range(1, 100))
-    for what, start in (("new clip", lambda: next(starts)), ("follow-up", lambda: 0.0)):
-        seconds = median(lambda start=start: answer(runtime, about(start())).first_token_seconds or 0.0)
-        print(f"  first word, {what:10} {seconds:.3f} s")
+
+    def first_word(start: Callable[[], float]) -> float:
+        return answer(runtime, about(start())).first_token_seconds or 0.0
+
+    print(f"  first word, new clip   {median(lambda: first_word(lambda: next(starts))):.3f} s")
+    print(f"  first word, follow-up  {median(lambda: first_word(lambda: 0.0)):.3f} s")
     for count in users:
 
         def rate(count: int = count) -> float:

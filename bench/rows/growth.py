@@ -170,9 +170,9 @@ def pages(data: Path) -> list[tuple[str, Callable[[], object]]]:
         return conversations_html(studio.conversations(), usual, "en")
 
     def conversation(which: str) -> object:
-        return chat_messages(studio.turns(which), None, "en")
+        return chat_messages(studio.turns(which), (), "en")
 
-    def data(text: str) -> object:
+    def collected(text: str) -> object:
         filters = Filters(text=text)
         page = studio.dataset.page(filters)
         total = count(studio.store, filters)
@@ -181,9 +181,9 @@ def pages(data: Path) -> list[tuple[str, Callable[[], object]]]:
     found: list[tuple[str, Callable[[], object]]] = [
         ("the list of conversations", history),
         ("a conversation of ten questions", partial(conversation, usual)),
-        ("everything collected", partial(data, "")),
-        ("everything that says a word", partial(data, "circle")),
-        ("two letters that nobody wrote", partial(data, "zq")),
+        ("everything collected", partial(collected, "")),
+        ("everything that says a word", partial(collected, "circle")),
+        ("two letters that nobody wrote", partial(collected, "zq")),
     ]
     if studio.store.turns(_id(0)):
         found.append(("the longest conversation", partial(conversation, _id(0))))

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -82,7 +82,7 @@ class Estimate:
             )
 
 
-def estimate(recipe: Recipe, rows: dict[str, Sequence[dict[str, object]]], folder: Path, runs: Runs) -> Estimate:
+def estimate(recipe: Recipe, rows: Mapping[str, Sequence[dict[str, object]]], folder: Path, runs: Runs) -> Estimate:
     """Of a recipe that begins with a model folder, is without the stages that are left out, and writes below `folder`.
     `rows` are those of each stage, as JSONL holds them; stages that learn from the world alone need none.
 

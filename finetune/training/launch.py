@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -22,12 +23,15 @@ from finetune.errors import FinetuneError
 from finetune.recipe import Recipe
 from finetune.training.trainer import Stopped
 
+Execute = Callable[[Recipe, Path, Path | None], object]
+"""What each process does; of a module, because the processes look it up by its name."""
+
 WAIT = timedelta(minutes=60)
 """How long one process may wait for another: it may be measuring."""
 
 
-def spawn(recipe: Recipe, out: Path, store: Path | None = None) -> None:
-    """Run the recipe in `recipe.processes` processes that meet on this machine only. Ended from outside, they save
+def spawn(execute: Execute, recipe: Recipe, out: Path, store: Path | None = None) -> None:
+    """Execute the recipe in `recipe.processes` processes that meet on this machine only. Ended from outside, they save
     and end too. Raises what the first of them raised."""
     context = mp.get_context("spawn")
     failure: tuple[str, str] | None = None
@@ -35,7 +39,9 @@ def spawn(recipe: Recipe, out: Path, store: Path | None = None) -> None:
         workers, ends = [], []
         for rank in range(recipe.processes):
             mine, theirs = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(rank, recipe, out, store, Path(scratch) / "meeting", theirs))
+            worker = context.Process(
+                target=_work, args=(rank, execute, recipe, out, store, Path(scratch) / "meeting", theirs)
+            )
             worker.start()
             theirs.close()
             workers.append(worker)
@@ -95,7 +101,9 @@ class _passed_on:
             signal.signal(number, handler)
 
 
-def _work(rank: int, recipe: Recipe, out: Path, store: Path | None, meeting: Path, end: Connection) -> None:
+def _work(
+    rank: int, execute: Execute, recipe: Recipe, out: Path, store: Path | None, meeting: Path, end: Connection
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; it is passed on once
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(recipe.processes)}
@@ -112,8 +120,6 @@ def _work(rank: int, recipe: Recipe, out: Path, store: Path | None, meeting: Pat
             world_size=recipe.processes,
             timeout=WAIT,
         )
-        from finetune.run import execute
-
         execute(recipe, out, store)
     except Stopped:
         told = ("stopped", "")
