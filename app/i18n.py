@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from app.wiring import asset
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
+
+_NOUN = re.compile("[a-z][a-z ]{2,}")
 
 
 @cache
@@ -25,8 +28,15 @@ def language(wanted: object) -> Language:
 
 
 def say(key: str, lang: Language, **values: object) -> str:
-    """The sentence `key` in `lang` with its values filled in."""
-    return _table()[key][lang].format(**values)
+    """The sentence `key` in `lang` with its values filled in. `{n:frame}` becomes "1 frame" or "12 frames"."""
+    return _Counting().format(_table()[key][lang], **values)
+
+
+class _Counting(string.Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if _NOUN.fullmatch(format_spec):
+            return f"{value} {format_spec}{'' if str(value) == '1' else 's'}"
+        return str(super().format_field(value, format_spec))
 
 
 @cache

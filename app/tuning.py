@@ -61,7 +61,7 @@ class TuneTab:
                 self.offer = gr.HTML("", elem_id="kt-offer")
                 self.sharing = gr.Markdown(self._sharing(lang), elem_id="kt-sharing")
             with gr.Column(scale=6, min_width=320):
-                self.which = gr.Dropdown([], label=say("tune_run", lang), elem_id="kt-which")
+                self.which = gr.Dropdown([], label=say("tune_run", lang), visible=False, elem_id="kt-which")
                 with gr.Row(elem_id="kt-actions"):
                     self.pause_button = gr.Button(say("tune_pause", lang), visible=False, elem_id="kt-pause")
                     self.resume_button = gr.Button(say("tune_resume", lang), visible=False, elem_id="kt-resume")
@@ -200,7 +200,9 @@ class TuneTab:
             return {
                 **hidden,
                 **(self._buttons(run, training, waiting, lang) if run else {}),
-                self.which: gr.skip() if same else gr.Dropdown(list(choices), label=say("tune_run", lang), **value),
+                self.which: gr.skip()
+                if same
+                else gr.Dropdown(list(choices), label=say("tune_run", lang), visible=bool(runs), **value),
                 self.listed: signature,
                 self.problem: problem_html(translate(queue.problem, lang)) if queue.problem else "",
                 self.shown: self._run(run, metrics, training, lang) if run else "",

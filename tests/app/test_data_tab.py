@@ -57,6 +57,7 @@ def test_an_empty_list_says_what_to_do() -> None:
     assert "Nothing fits" in list_html(nothing, lambda entry: None, True, "en")
     assert "没有符合" in list_html(nothing, lambda entry: None, True, "zh")
     assert "Press Older" in list_html(Page((), 5, False), lambda entry: None, True, "en")
+    assert ">1 answer<" in count_html(1, True, "en") and ">0 answers<" in count_html(0, True, "en")
     assert "1,234 answers" in count_html(1234, True, "en") and "more than 5" in count_html(5, False, "en")
 
 

@@ -81,7 +81,7 @@ def test_what_was_asked_is_found_corrected_excluded_and_taken_along(page: Page, 
     page.locator("#kx-files .label-wrap").click()
     page.locator("#kx-format").get_by_text("TRL: conversations").click()
     page.locator("#kx-export").click()
-    expect(page.locator("#kx-work")).to_contain_text("1 rows written, of 1")
+    expect(page.locator("#kx-work")).to_contain_text("1 row written, of 1")
     with page.expect_download() as download:
         page.locator("#kx-work a").click()
     (line,) = Path(download.value.path()).read_text("utf-8").splitlines()
