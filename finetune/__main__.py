@@ -33,7 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     card = commands.add_parser("card", help="write the README.md of an evaluated model folder")
     card.add_argument("model", type=Path)
-    card.add_argument("--run", type=Path, required=True, help="folder of the run that made it")
+    card.add_argument(
+        "--run", type=Path, required=True, nargs="+", dest="runs", help="folders of the runs that made it, in order"
+    )
     card.add_argument("--notes", default="", help="one more sentence on how the run went")
     demo = commands.add_parser("demo", help="make the demo clips from held-out scenes")
     demo.add_argument("--out", type=Path, required=True)
@@ -59,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.command == "card":
             from finetune.nano.card import write_card
 
-            print(write_card(args.model, args.run, args.notes))
+            print(write_card(args.model, args.runs, args.notes))
         else:
             from finetune.nano.demo import make_demo
 

@@ -354,7 +354,7 @@ def _release(recipe: Recipe, out: Path, model: Path, accelerator: Accelerator) -
     if recipe.evaluate.modes:
         _measure_modes(folder, recipe.evaluate.modes, folder, accelerator)
     if accelerator.is_main_process:
-        write_card(folder, out)
+        write_card(folder, [out])
 
 
 def _measure(model: Path, clips: int, blind: bool, folders: list[Path], accelerator: Accelerator) -> None:

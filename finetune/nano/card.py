@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ Tower 128 wide, 4 layers; decoder 192 wide, 4 layers, 6 heads and 2 key heads of
 up to 16 frames of about 16 visual tokens. Weights in bfloat16.
 
 ## Training
-`{command}`, seed {seed}, on a machine of {cores} CPU cores without a GPU, with other work on them:
+{commands}, seed {seed}, on a machine of {cores} CPU cores without a GPU, with other work on them:
 {processor:.0f} minutes of processor time, {minutes:.0f} by the clock. {notes}
 
 | stage | trains | steps | questions (stage 0: pictures and clips) | minutes of processor time |
@@ -74,14 +75,14 @@ _TOLD = {
 }
 
 
-def write_card(folder: Path, run: Path, notes: str = "") -> str:
-    """Write README.md of the model `folder` from the `run` that made it, its evaluation.json and evaluation.md, and
-    what its modes were measured to be worth, where they were.
+def write_card(folder: Path, runs: Sequence[Path], notes: str = "") -> str:
+    """Write README.md of the model `folder` from the runs that made it, each of what the one before it had made, its
+    evaluation.json and evaluation.md, and what its modes were measured to be worth, where they were.
 
-    `notes` is one more sentence on how the run went. Raises FinetuneError where something is missing or damaged."""
+    `notes` is one more sentence on how they went. Raises FinetuneError where something is missing or damaged."""
     try:
-        recipe = json.loads((run / "recipe.json").read_text("utf-8"))
-        machine = json.loads((run / "machine.json").read_text("utf-8"))
+        recipes = [json.loads((run / "recipe.json").read_text("utf-8")) for run in runs]
+        machines = [json.loads((run / "machine.json").read_text("utf-8")) for run in runs]
         facts = json.loads((folder / "evaluation.json").read_text("utf-8"))
         table = (folder / "evaluation.md").read_text("utf-8")
         modes = ""
@@ -89,7 +90,8 @@ def write_card(folder: Path, run: Path, notes: str = "") -> str:
             asked = json.loads((folder / FACTS).read_text("utf-8"))["command"]
             modes = _MODES.format(command=asked, table=(folder / "modes.md").read_text("utf-8").strip())
         rows, spent = [], {"seconds": 0.0, "processor_seconds": 0.0}
-        for stage in recipe["stages"]:
+        stages = [(run, stage) for run, recipe in zip(runs, recipes, strict=True) for stage in recipe["stages"]]
+        for run, stage in stages:
             for name, part in stage["parts"].items():
                 where = run / stage["name"] / ("" if name == stage["name"] else name)
                 done = json.loads((where / "done.json").read_text("utf-8"))
@@ -101,25 +103,30 @@ def write_card(folder: Path, run: Path, notes: str = "") -> str:
                 )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FinetuneError(
-            f"The card of {folder} needs a finished run and an evaluation ({error}); make them first."
+            f"The card of {folder} needs finished runs and an evaluation ({error}); make them first."
         ) from error
     card = _CARD.format(
         parameters=parameter_count(folder) / 1e6,
-        command=re.sub(r" --(out|store) \S+", "", machine["command"]),  # where it lay is nobody's business
-        cores=machine["cores"],
-        seed=recipe["seed"],
+        commands=", then ".join(f"`{_told(machine['command'])}`" for machine in machines),
+        cores=machines[-1]["cores"],
+        seed=", ".join(dict.fromkeys(str(recipe["seed"]) for recipe in recipes)),
         processor=spent["processor_seconds"] / 60,
         minutes=spent["seconds"] / 60,
         notes=notes,
         stages="\n".join(rows),
-        origin=_GROWN if "former" in recipe["model"] else _FRESH,
-        told=" ".join(_TOLD.get(stage["kind"], "") for stage in recipe["stages"]),
+        origin=_GROWN if "former" in recipes[0]["model"] else _FRESH,
+        told=" ".join(_TOLD.get(stage["kind"], "") for _, stage in stages),
         evaluation=facts["command"],
         table=table.strip(),
         modes=modes,
     )
     (folder / "README.md").write_text(card, "utf-8")
     return card
+
+
+def _told(command: str) -> str:
+    """A command without where its files lay, which is nobody's business."""
+    return re.sub(r"=/\S+", "=DIR", re.sub(r" --(out|store) \S+", "", command))
 
 
 def release(model: Path, out: Path) -> Path:
