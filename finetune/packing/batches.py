@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from engine.keye import KeyeForConditionalGeneration, KeyeProcessor
+from engine.keye import KeyeProcessor
+from engine.keye.positions import PositionRule, rope_index
 from finetune.packing.footage import draw_setting, shoot, to_patches
 from finetune.packing.labels import batch_labels, token_labels
 from finetune.packing.packed import PackedBatch
@@ -37,6 +37,9 @@ CHINESE = 0.2
 
 TALK = 0.015
 """Share of the batches without a clip."""
+
+MOST_TEXTS = 200_000
+"""Texts whose tokens are kept."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +84,22 @@ def _language(rng: random.Random, chinese: float) -> Language:
 
 
 class Batches:
-    """An endless source of packed batches; the same seed and number always make the same batch."""
+    """An endless source of packed batches; the same seed and number always make the same batch, in any process."""
 
-    def __init__(self, model: KeyeForConditionalGeneration, processor: KeyeProcessor, seed: str = "0") -> None:
-        self.model, self.processor, self.seed = model, processor, seed
-        tokenizer = processor.tokenizer
-
-        @lru_cache(maxsize=200_000)
-        def ids(text: str) -> tuple[int, ...]:
-            return tuple(tokenizer(text)["input_ids"])
-
-        self.ids = ids
+    def __init__(self, rule: PositionRule, processor: KeyeProcessor, seed: str = "0") -> None:
+        self.rule, self.tokenizer, self.seed = rule, processor.tokenizer, seed
+        self.marks = {"video": processor.video_token, "image": processor.image_token}
         self.pieces = {media: chat_pieces(processor, media) for media in ROWS}
+        self._ids: dict[str, tuple[int, ...]] = {}
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text, which the world says again and again."""
+        known = self._ids.get(text)
+        if known is None:
+            if len(self._ids) >= MOST_TEXTS:
+                self._ids.clear()
+            known = self._ids[text] = tuple(self.tokenizer(text)["input_ids"])
+        return known
 
     def make(self, number: int, diet: Diet, rank: int = 0) -> PackedBatch:
         """Batch `number` of what a `diet` asks for. A few batches have no clip at all, and videos are joined by
@@ -188,13 +195,13 @@ class Batches:
         text = self.pieces[media].opening
         kwargs = {}
         if grid is not None:
-            token = self.processor.video_token if media == "video" else self.processor.image_token
+            token = self.marks[media]
             text = text.replace(token, token * (int(grid[0].prod()) // 4))
             kwargs[f"{media}_grid_thw"] = grid[:1]
             if media == "video":
                 kwargs["second_per_grid_ts"] = torch.tensor([1 / fps])
         ids = torch.tensor([self.ids(text)])
-        positions, delta = self.model.get_rope_index(ids, **kwargs)
+        positions, delta = rope_index(ids, self.rule, **kwargs)
         start = ids.shape[1] + int(delta)
         return ids.expand(clips, -1), positions.expand(3, clips, -1), start
 

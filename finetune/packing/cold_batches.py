@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.keye import KeyeForConditionalGeneration, KeyeProcessor
+from engine.keye import KeyeProcessor
+from engine.keye.positions import PositionRule, rope_index
 from engine.reasoning import operations as op
 from engine.reasoning.modes import RESULT_CLOSE, RESULT_OPEN, ModeName
 from engine.reasoning.operations import Box, fitted
@@ -115,13 +116,14 @@ class ColdBatches(Batches):
 
     def __init__(
         self,
-        model: KeyeForConditionalGeneration,
+        rule: PositionRule,
         processor: KeyeProcessor,
         seed: str = "0",
         shares: Mapping[str, float] | None = None,
         seconds: float = 8.0,
     ) -> None:
-        super().__init__(model, processor, seed)
+        super().__init__(rule, processor, seed)
+        self.image_processor = processor.image_processor
         total = sum((shares or PUBLISHED).values())
         self.shares = {str(mode): count / total for mode, count in (shares or PUBLISHED).items()}
         self.seconds = seconds
@@ -248,7 +250,7 @@ class ColdBatches(Batches):
         for n, text in enumerate(talk.turn.said):
             if n:
                 assert grid is not None
-                picture = self.processor.image_token * (int(grid.prod()) // 4)
+                picture = self.marks["image"] * (int(grid.prod()) // 4)
                 result = (
                     *self.ids(f"\n{RESULT_OPEN}"),
                     *self.ids(f"<|vision_start|>{picture}<|vision_end|>"),
@@ -273,7 +275,7 @@ class ColdBatches(Batches):
         """Every conversation of every clip, in as few rows as the fullest clip needs. `shown` are the results of the
         tool calls, by the number of the clip and the box."""
         prefix_ids, positions, start = self.prefix(media, len(talks), grid, fps)
-        made = {key: self.processor.image_processor.image(picture) for key, picture in shown.items()}
+        made = {key: self.image_processor.image(picture) for key, picture in shown.items()}
         written: list[list[_Written]] = []
         for c, several in enumerate(talks):
             looks = [talk.turn.look for talk in several]
@@ -302,7 +304,7 @@ class ColdBatches(Batches):
                         patches.append(torch.from_numpy(picture))
                         grids.append(cells)
                         own = torch.tensor([cells])
-                    places, _ = self.model.get_rope_index(ids[None], image_grid_thw=own)
+                    places, _ = rope_index(ids[None], self.rule, image_grid_thw=own)
                     row_positions[:, c, r, at] = places[:, 0, :-1] + start
                     segments[c, r, at] = s
                     mask = torch.tensor(learnt[1:])

@@ -18,6 +18,7 @@ from finetune.packing.packed import PackedBatch
 from finetune.packing.probes import decoder_probes
 from finetune.recipe import Part, Stage
 from finetune.stages.reading import WORLD, Reading, Start, groups, learnt_in, load_beside, saver, size_of
+from finetune.training.ahead import ahead
 from finetune.training.trainer import Work
 
 
@@ -43,7 +44,7 @@ class Modes:
     steps = 0
 
     def __init__(self, start: Start, part: Part) -> None:
-        self._batches = ColdBatches(start.model, start.processor, start.seed, part.counts, part.seconds)
+        self._batches = ColdBatches(start.model.position_rule(), start.processor, start.seed, part.counts, part.seconds)
         self._rank = start.rank
 
     def make(self, number: int) -> PackedBatch:
@@ -64,4 +65,5 @@ def work(start: Start, part: Part) -> Work:
         load_beside(probes, start.beside)
     beside: dict[str, nn.Module] = {"probes": probes} if probes is not None else {}
     objective = Reading(start.model, probes, part.dense)
-    return Work(objective, Modes(start, part), groups(start, part, beside), saver(start, probes))
+    source = ahead(Modes(start, part), start.processes)
+    return Work(objective, source, groups(start, part, beside), saver(start, probes))

@@ -18,6 +18,7 @@ from finetune.packing.batches import Batches, Diet
 from finetune.packing.packed import PackedBatch, forward
 from finetune.packing.probes import Probes, decoder_probes
 from finetune.recipe import MODULES, Module, Part
+from finetune.training.ahead import ahead
 from finetune.training.checkpoint import write_model
 from finetune.training.trainer import Group, Objective, Result, Scores, Work
 
@@ -78,7 +79,7 @@ class World:
     steps = 0
 
     def __init__(self, start: Start, part: Part) -> None:
-        self._batches = Batches(start.model, start.processor, start.seed)
+        self._batches = Batches(start.model.position_rule(), start.processor, start.seed)
         self._diet = diet_of(part)
         self._rank = start.rank
 
@@ -145,7 +146,8 @@ def world_work(start: Start, part: Part) -> Work:
         load_beside(probes, start.beside)
     objective = Reading(start.model, probes, part.dense)
     beside: dict[str, nn.Module] = {"probes": probes} if probes is not None else {}
-    return Work(objective, World(start, part), groups(start, part, beside), saver(start, probes))
+    source = ahead(World(start, part), start.processes)
+    return Work(objective, source, groups(start, part, beside), saver(start, probes))
 
 
 def load_beside(module: nn.Module, file: Path | None) -> None:

@@ -35,6 +35,7 @@ from finetune.recipe import Part, Stage
 from finetune.stages.cold_start import Modes
 from finetune.stages.reading import WORLD, WORLD_IN_MODES, Reading, Start, World, groups, world_work
 from finetune.training.adapters import TARGETS, add_lora, lora_modules, merge_adapter, save_adapter
+from finetune.training.ahead import ahead
 from finetune.training.checkpoint import stored_dtype, write_model
 from finetune.training.losses import next_token_loss
 from finetune.training.trainer import Group, Objective, Result, Source, Work
@@ -156,7 +157,8 @@ def with_replay(start: Start, part: Part, objective: Objective, source: Source) 
     if not part.replay or not part.replay_data:
         return objective, source
     if part.replay_data in (WORLD, WORLD_IN_MODES):
-        old: Source = World(start, part) if part.replay_data == WORLD else Modes(start, part)
+        world: Source = World(start, part) if part.replay_data == WORLD else Modes(start, part)
+        old = ahead(world, start.processes)
         objective = Both(objective, Reading(start.model, None, 0.0))
     else:
         old, _ = talks(replace(start, seed=f"{start.seed}-replay"), replace(part, data=part.replay_data))

@@ -36,6 +36,7 @@ from finetune.packing.probes import Probes, probe_batch, tower_probes
 from finetune.recipe import Part
 from finetune.stages.reading import BESIDE, WORLD, Start, groups, load_beside, saver
 from finetune.stages.sft import Talks, check, load, talks, write_facts
+from finetune.training.ahead import ahead
 from finetune.training.losses import siglip_loss
 from finetune.training.trainer import Objective, Result, Scores, Work
 
@@ -126,10 +127,10 @@ class WorldPairs:
     steps = 0
 
     def __init__(self, start: Start) -> None:
-        self._start, self._tokenizer = start, start.processor.tokenizer
+        self._seed, self._rank, self._tokenizer = start.seed, start.rank, start.processor.tokenizer
 
     def make(self, number: int) -> PairBatch:
-        rng = random.Random(f"{self._start.seed}-{number}-{self._start.rank}")
+        rng = random.Random(f"{self._seed}-{number}-{self._rank}")
         pixels, grid, labels, texts = probe_batch(rng)
         return PairBatch(pixels, grid, text_ids(self._tokenizer, texts), labels)
 
@@ -200,7 +201,7 @@ def work(start: Start, part: Part) -> Work:
     objective = Contrast(start.model.visual, beside, part.contrastive, part.dense)
     moved, save = groups(start, part, {"beside": beside}), saver(start, beside)
     if part.data == WORLD:
-        return Work(objective, WorldPairs(start), moved, save)
+        return Work(objective, ahead(WorldPairs(start), start.processes), moved, save)
     if part.dense:
         raise FinetuneError("What lies under a patch is known of the world alone; give dense = 0 with files.")
     source, problems = talks(start, part, FilePairs, _fits(sampling_for(start.folder)))

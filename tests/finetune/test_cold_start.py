@@ -91,7 +91,8 @@ def packed(
     said = talks(scene)
     looks = [talk.turn.look for talk in said if talk.turn.look is not None]
     shown = {(c, look): look_closer(scene, look, setting) for c in range(2) for look in looks}
-    return ColdBatches(model, processor).pack_modes("video", [said, said[::-1]], pixels, grid, fps, shown), said
+    batches = ColdBatches(model.position_rule(), processor)
+    return batches.pack_modes("video", [said, said[::-1]], pixels, grid, fps, shown), said
 
 
 def rows_of(batch: PackedBatch, clip: int) -> Iterator[torch.Tensor]:
@@ -218,7 +219,7 @@ def test_the_modes_have_the_published_shares(model: KeyeForConditionalGeneration
     more = {"no_think": 1, "think": 1, "auto": 6, "think_with_image": 3}  # as the recipe's own words say
     assert counts == {mode: more[mode] * number for mode, number in PUBLISHED.items()}
     assert sum(PUBLISHED.values()) == 680_000 + 2 * (24_000 + 80_000)
-    batches = ColdBatches(model, processor)
+    batches = ColdBatches(model.position_rule(), processor)
     met: Counter[str] = Counter()
     for number in range(0, 300, 2):
         planned, _, said = batches.turns(number)
@@ -232,7 +233,7 @@ def test_the_modes_have_the_published_shares(model: KeyeForConditionalGeneration
 def test_every_clip_is_used_twice_with_twice_as_many_frames(
     model: KeyeForConditionalGeneration, processor: KeyeProcessor
 ) -> None:
-    batches = ColdBatches(model, processor)
+    batches = ColdBatches(model.position_rule(), processor)
     doubled = 0
     for number in range(0, 40, 2):
         (one, scenes, said), (two, others, again) = batches.turns(number), batches.turns(number + 1)

@@ -117,7 +117,7 @@ def test_words_of_both_languages_are_single_tokens(processor: KeyeProcessor) -> 
 
 
 def test_conversations_of_one_turn_fit_in_a_row(model: KeyeForConditionalGeneration, processor: KeyeProcessor) -> None:
-    batches, rng = Batches(model, processor), random.Random(0)
+    batches, rng = Batches(model.position_rule(), processor), random.Random(0)
     lengths = [
         len(batches.tokens([question], batches.pieces["video"])[0])
         for seed in range(200)
@@ -163,7 +163,7 @@ def small_batch(model: KeyeForConditionalGeneration, processor: KeyeProcessor, m
     times = [0.0, 0.5, 1.0, 1.5] if media == "video" else [0.0]
     frames = render(SCENE, times, 56, 84)
     pixels, grid = to_patches([frames, frames[::-1].copy()])
-    batches = Batches(model, processor)
+    batches = Batches(model.position_rule(), processor)
     return batches.pack(media, [TALKS, TALKS[::-1]], pixels, grid, 1.6)  # type: ignore[arg-type]
 
 
@@ -222,11 +222,11 @@ def test_only_the_assistants_words_are_learnt(model: KeyeForConditionalGeneratio
 def test_a_batch_is_the_same_every_time(
     model: KeyeForConditionalGeneration, processor: KeyeProcessor, still: bool
 ) -> None:
-    one, two = (Batches(model, processor, "5").make(2, Diet(still, 3)) for _ in range(2))
+    one, two = (Batches(model.position_rule(), processor, "5").make(2, Diet(still, 3)) for _ in range(2))
     assert torch.equal(one.row_ids, two.row_ids) and torch.equal(one.labels, two.labels)
     assert one.pixels is not None and two.pixels is not None and torch.equal(one.pixels, two.pixels)
     assert one.row_ids.shape[2] == ROW
-    other = Batches(model, processor, "6").make(2, Diet(still, 3))
+    other = Batches(model.position_rule(), processor, "6").make(2, Diet(still, 3))
     assert other.row_ids.shape != one.row_ids.shape or not torch.equal(other.row_ids, one.row_ids)
 
 
@@ -234,8 +234,8 @@ def test_a_plain_diet_is_english_and_without_patterns(
     model: KeyeForConditionalGeneration, processor: KeyeProcessor
 ) -> None:
     diet = Diet(True, 4, mixture={"texture": 0.0, "colour": 5.0}, chinese=0.0, plain=True)
-    plain = Batches(model, processor, "7").make(3, diet)
-    usual = Batches(model, processor, "7").make(3, Diet(True, 4))
+    plain = Batches(model.position_rule(), processor, "7").make(3, diet)
+    usual = Batches(model.position_rule(), processor, "7").make(3, Diet(True, 4))
     said = [processor.tokenizer.decode(batch.row_ids[batch.segments >= 0]) for batch in (plain, usual)]
     assert not re.search(r"[\u4e00-\u9fff]|striped|dotted", said[0]) and "texture" not in plain.kinds
     assert re.search(r"[\u4e00-\u9fff]", said[1]) and re.search("striped|dotted", said[1])
