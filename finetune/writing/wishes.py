@@ -72,8 +72,8 @@ class Wishes:
             last = "只写评论本身，用中文。"
         else:
             first = "Write one comment that a viewer would leave under this video."
-            lines = [f"Tone: {tone}." if tone else "", f"Length: at most {self.most} words."]
-            last = "Write only the comment, in English."
+            lines = [f"Tone: {tone}." if tone else "", f"Keep it to {self.most} words or fewer."]
+            last = "Language: English. Nothing but the comment."
         return "\n".join(filter(None, [first, *lines, *context(self.title, self.speech, self.language), last]))
 
 

@@ -15,12 +15,12 @@ PUBLISHED_PHRASE = "\nAnswer the question using a single word or phrase."
 
 def test_a_comment_is_asked_for_in_these_words() -> None:
     assert Wishes().prompt == (
-        "Write one comment that a viewer would leave under this video.\nLength: at most 12 words.\n"
-        "Write only the comment, in English."
+        "Write one comment that a viewer would leave under this video.\nKeep it to 12 words or fewer.\n"
+        "Language: English. Nothing but the comment."
     )
     assert Wishes("funny", "medium", "en", " A dog\n surfs ", "Look  at him!").prompt == (
-        "Write one comment that a viewer would leave under this video.\nTone: funny.\nLength: at most 30 words.\n"
-        "Title of the video: A dog surfs\nSaid in the video: Look at him!\nWrite only the comment, in English."
+        "Write one comment that a viewer would leave under this video.\nTone: funny.\nKeep it to 30 words or fewer.\n"
+        "Title of the video: A dog surfs\nSaid in the video: Look at him!\nLanguage: English. Nothing but the comment."
     )
     assert Wishes("warm", "long", "zh", "小狗冲浪").prompt == (
         "以观众的身份，为这个视频写一条评论。\n语气：温暖友善。\n长度：不超过100个字。\n视频标题：小狗冲浪\n"
