@@ -112,13 +112,10 @@ def unsure(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
     pytest.fail(f"keye-nano is sure of all but {found}; ask it something vaguer")
 
 
-"""keye-nano says no to the one nearly as often as yes; to the other "Bottom left." as often as "Bottom right."."""
-
-
 def test_the_rewarded_answer_becomes_likelier(unsure: list[tuple[str, str]], tmp_path: Path) -> None:
     """Of several answers that are given, one is right."""
     data = write(tmp_path, question(*unsure[0]))
-    loop = trainer(tmp_path / "run", part(data, steps=12, lr=5e-4))
+    loop = trainer(tmp_path / "run", part(data, steps=12))
     loop.run(NEVER)
     lines = [json.loads(line) for line in (tmp_path / "run" / "answers-0.jsonl").read_text().splitlines()]
     right = [sum(p["correct"] for p in line["groups"][0]["parts"]) / 8 for line in lines]
@@ -179,8 +176,8 @@ def test_a_stopped_part_goes_on_as_if_it_had_not_been(form: dict[str, Any], tmp_
     assert moved
 
 
-def test_the_reference_is_the_model_that_the_part_began_with(tmp_path: Path) -> None:
-    data = write(tmp_path, question(RED, "No."))
+def test_the_reference_is_the_model_that_the_part_began_with(unsure: list[tuple[str, str]], tmp_path: Path) -> None:
+    data = write(tmp_path, question(*unsure[1]))
     for form in ({}, {"lora": 4}):
         folder = tmp_path / str(len(form))
         loop = trainer(folder, part(data, steps=3, lr=3e-3, kl=0.1, **form))

@@ -338,7 +338,7 @@ def test_two_processes_take_the_gradient_of_one_with_both_batches(model: Path, t
 
 
 def _mixed(begun: Start, case: int) -> list[object]:
-    source = Batches(begun.model, begun.processor, "mixed")
+    source = Batches(begun.model.position_rule(), begun.processor, "mixed")
     pictures = source.make(3, Diet(still=True, things=1))
     other = (
         source.make(4, Diet(still=False, things=1))
