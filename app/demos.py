@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.views import Suggestion, thumbnail
+from app.wiring import ASSETS
 from engine.video import PRESETS, Clip, sample
 
-FOLDER = Path(__file__).resolve().parents[1] / "assets" / "demo"
+FOLDER = ASSETS / "demo"
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import json
 import re
-import string
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from app.wiring import asset
 
@@ -29,14 +28,19 @@ def language(wanted: object) -> Language:
 
 def say(key: str, lang: Language, **values: object) -> str:
     """The sentence `key` in `lang` with its values filled in. `{n:frame}` becomes "1 frame" or "12 frames"."""
-    return _Counting().format(_table()[key][lang], **values)
+    return _table()[key][lang].format(**{name: _Value(value) for name, value in values.items()})
 
 
-class _Counting(string.Formatter):
-    def format_field(self, value: Any, format_spec: str) -> str:
-        if _NOUN.fullmatch(format_spec):
-            return f"{value} {format_spec}{'' if str(value) == '1' else 's'}"
-        return str(super().format_field(value, format_spec))
+class _Value:
+    """What a sentence is filled with; formatted by a noun it is so many of these."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __format__(self, form: str) -> str:
+        if _NOUN.fullmatch(form):
+            return f"{self._value} {form}{'' if str(self._value) == '1' else 's'}"
+        return format(self._value, form)
 
 
 @cache
